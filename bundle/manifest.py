@@ -1,0 +1,297 @@
+"""The manifest: everything a server must know about a bundle, as a frozen, versioned schema.
+
+Facts about a model live here and nowhere else: never in a file name, never in a default of the
+server. Unknown fields and unknown schema versions are refused, so that a manifest is either
+understood whole or not served.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from bundle.errors import ManifestError
+
+MANIFEST_FILE = "manifest.json"
+GOLDEN_FILE = "golden.npz"
+CARD_FILE = "README.md"
+SCHEMA_VERSION = 1
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$"
+
+Precision = Literal["int8", "fp32"]
+# The tensor types that a bundle may use, by their Open Inference Protocol names.
+Datatype = Literal["UINT8", "INT32", "INT64", "FP32"]
+ModelName = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+# A plain name inside the bundle's directory: no separator, no leading dot, so it cannot lead outside.
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
+
+
+class Frozen(BaseModel):
+    """Base of every part of the manifest: immutable, and no unknown field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TensorSpec(Frozen):
+    """One input or output of a graph.
+
+    Attributes:
+        shape: one entry a dimension; a number is fixed, a string names a free dimension. The first
+            is always "batch".
+        lengths_of: for an int64 input of shape ("batch",): it carries, for each row, how much of
+            the named input's free dimension is real; the rest is padding.
+        allowed_range: inclusive bounds of the values that the graph was trained for. A tensor
+            outside is refused; decoded media are clipped into it.
+    """
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int | str, ...] = Field(min_length=1)
+    lengths_of: str | None = None
+    allowed_range: tuple[float, float] | None = None
+
+    @property
+    def row_shape(self) -> tuple[int | str, ...]:
+        """Shape of one row: `shape` without its batch dimension."""
+        return self.shape[1:]
+
+    @property
+    def free_dimensions(self) -> int:
+        """How many dimensions of one row are not fixed."""
+        return sum(isinstance(size, str) for size in self.row_shape)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.shape[0] != "batch":
+            raise ValueError(f"tensor {self.name!r}: the first dimension must be 'batch'")
+        if self.allowed_range is not None and not self.allowed_range[0] < self.allowed_range[1]:
+            raise ValueError(f"tensor {self.name!r}: allowed_range must grow")
+        return self
+
+
+class ImageDecoding(Frozen):
+    """Decode PNG or JPEG to (height, width) or (height, width, 3) uint8, fitted and padded.
+
+    Attributes:
+        background: the colour (0..255) under transparent pixels and in the padding.
+    """
+
+    kind: Literal["image"] = "image"
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    channels: Literal[1, 3]
+    background: int = Field(ge=0, le=255)
+
+
+class AudioDecoding(Frozen):
+    """Decode WAV to (time,) float32 in -1..1 at `sample_rate_hz`, channels averaged."""
+
+    kind: Literal["audio"] = "audio"
+    sample_rate_hz: int = Field(gt=0)
+
+
+class TextDecoding(Frozen):
+    """Decode UTF-8 text to (time,) int64: each character's index in `alphabet`.
+
+    Attributes:
+        alphabet: the characters that the model knows, each once; its order gives the indices.
+        unknown_index: what any other character becomes.
+        max_characters: longer texts are refused.
+    """
+
+    kind: Literal["text"] = "text"
+    alphabet: str = Field(min_length=1)
+    unknown_index: int = Field(ge=0)
+    max_characters: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.alphabet)) != len(self.alphabet):
+            raise ValueError("alphabet holds a character twice")
+        return self
+
+
+class TensorDecoding(Frozen):
+    """No media: the model takes tensors only."""
+
+    kind: Literal["tensor"] = "tensor"
+
+
+Decoding = Annotated[
+    ImageDecoding | AudioDecoding | TextDecoding | TensorDecoding, Field(discriminator="kind")
+]
+
+
+class SessionConfig(Frozen):
+    """How ONNX Runtime runs the graphs.
+
+    Attributes:
+        x64quantprecision: compute int8 exactly on x86 processors without VNNI, where uint8 x int8
+            products saturate.
+        disable_quant_qdq: weight-only int8 (dequantize first, then compute in fp32).
+    """
+
+    graph_optimization_level: Literal["disabled", "basic", "extended", "all"] = "all"
+    x64quantprecision: bool = False
+    disable_quant_qdq: bool = False
+    intra_op_threads: int = Field(default=1, ge=1)
+
+
+class Quantization(Frozen):
+    """How the int8 graph was made from the fp32 graph."""
+
+    method: Literal["static_qdq", "dynamic"]
+    activation_type: Literal["uint8"] = "uint8"
+    weight_type: Literal["int8"] = "int8"
+    per_channel: bool
+    excluded_nodes: tuple[str, ...]
+
+
+class Temperature(Frozen):
+    """Temperature scaling of one graph's logits (Guo et al. 2017): p = softmax(logits / value).
+
+    Attributes:
+        method: "temperature_map" where the maximum a posteriori fit was kept; "identity" where it
+            did not lower the cross-fitted negative log likelihood, so that `value` is 1.
+        n: items of the temperature split that it was fitted on; n_errors: how many were wrong.
+        ece_before, ece_after: expected calibration error on the test split (15 bins), at 1 and `value`.
+    """
+
+    value: float = Field(gt=0)
+    method: Literal["temperature_map", "identity"]
+    n: int = Field(ge=0)
+    n_errors: int = Field(ge=0)
+    ece_before: float = Field(ge=0, le=1)
+    ece_after: float = Field(ge=0, le=1)
+
+
+class Metrics(Frozen):
+    """What was measured of one graph on the test split, through the predictor that serves it.
+
+    Attributes:
+        agreement: share of test items on which the label equals the fp32 graph's.
+        latency_ms: batch size -> median milliseconds of one run with one thread.
+    """
+
+    n: int = Field(gt=0)
+    accuracy: float = Field(ge=0, le=1)
+    nll: float = Field(ge=0)
+    brier: float = Field(ge=0, le=2)
+    agreement: float = Field(ge=0, le=1)
+    latency_ms: dict[int, float]
+    size_bytes: int = Field(gt=0)
+
+
+class Graph(Frozen):
+    """One ONNX file of the bundle and what is known of it.
+
+    Attributes:
+        temperature: None where no temperature was fitted; probabilities are then uncalibrated.
+        metrics: None where nothing was measured.
+    """
+
+    file: FileName
+    temperature: Temperature | None = None
+    metrics: Metrics | None = None
+    quantization: Quantization | None = None
+
+
+class Provenance(Frozen):
+    """Where a bundle comes from."""
+
+    recipe: str
+    config_sha256: Sha256
+    data_sha256: Sha256
+    tool_versions: dict[str, str]
+    git_commit: str
+    measured_on: str
+    created_at: datetime
+
+
+class Manifest(Frozen):
+    """The description of one bundle, as it stands in `manifest.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    schema_version: Literal[1] = 1
+    name: ModelName
+    version: int = Field(gt=0)
+    task: Literal["classification"]
+    description: str
+    inputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    outputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    decoding: Decoding
+    labels: tuple[str, ...] = Field(min_length=2)
+    graphs: dict[Precision, Graph]
+    session: SessionConfig
+    max_batch_size: int = Field(ge=1)
+    files: dict[FileName, Sha256]
+    provenance: Provenance
+
+    @property
+    def data_inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs that callers send: all but the lengths, which the predictor fills in."""
+        return tuple(tensor for tensor in self.inputs if tensor.lengths_of is None)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_tensors(self)
+        if "fp32" not in self.graphs:
+            raise ValueError("graphs must hold 'fp32'")
+        named = {graph.file for graph in self.graphs.values()} | {GOLDEN_FILE, CARD_FILE}
+        if missing := sorted(named - set(self.files)):
+            raise ValueError(f"files gives no sha256 for {', '.join(missing)}")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("a label stands twice in labels")
+        return self
+
+
+def _check_tensors(manifest: Manifest) -> None:
+    inputs = {tensor.name: tensor for tensor in manifest.inputs}
+    outputs = {tensor.name: tensor for tensor in manifest.outputs}
+    if len(inputs) != len(manifest.inputs) or len(outputs) != len(manifest.outputs):
+        raise ValueError("a tensor name stands twice")
+    if not {"logits", "features"} <= set(outputs):
+        raise ValueError("outputs must hold 'logits' and 'features'")
+    if outputs["logits"].shape != ("batch", len(manifest.labels)):
+        raise ValueError("logits must have the shape [batch, number of labels]")
+    for tensor in manifest.inputs:
+        if tensor.lengths_of is None:
+            if tensor.free_dimensions > 1:
+                raise ValueError(f"input {tensor.name!r} has more than one free dimension a row")
+            continue
+        if tensor.datatype != "INT64" or tensor.shape != ("batch",) or tensor.lengths_of not in inputs:
+            raise ValueError(
+                f"input {tensor.name!r} must be INT64 [batch] and name another input in lengths_of"
+            )
+    if manifest.decoding.kind != "tensor" and len(manifest.data_inputs) != 1:
+        raise ValueError("a model that decodes media must have exactly one data input")
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read and check `manifest.json` of a bundle directory.
+
+    Raises:
+        ManifestError: it is missing, unreadable, of another schema version, or breaks the schema.
+    """
+    path = directory / MANIFEST_FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: cannot be read: {_one_line(error)}") from error
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise ManifestError(f"{path}: {where}: {_one_line(first['msg'])}") from error
+    return manifest
+
+
+def _one_line(value: object) -> str:
+    return re.sub(r"\s+", " ", str(value)).strip()

@@ -1,0 +1,193 @@
+"""The predictor: one verified bundle, ready to turn rows into logits.
+
+Training measures its published figures through this class and the service answers requests through
+it, so the figures are those of the code that serves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from bundle.errors import GoldenError, GraphError, ProviderError
+from bundle.golden import check_golden, load_golden
+from bundle.manifest import GOLDEN_FILE, Precision, SessionConfig
+from bundle.repository import Bundle, read_bundle
+from bundle.rows import DTYPES, Array, Row, collate
+from bundle.session import (
+    Provider,
+    ProviderPolicy,
+    check_signature,
+    choose_provider,
+    create_session,
+    default_precision,
+)
+
+logger = logging.getLogger(__name__)
+
+# Size of the free dimension of the warm-up rows: half a second of speech.
+_WARM_UP_LENGTH = 4_000
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a graph gives for n rows: logits (n, labels) float32 and features (n, size) float32."""
+
+    logits: NDArray[np.float32]
+    features: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A loaded bundle. `load_predictor` makes one that is proven; threads may share it.
+
+    Attributes:
+        bundle: what was read and verified.
+        session: of the graph that runs.
+        precision: the graph that runs.
+        provider: the execution provider that runs it.
+        fallback: why this is not the graph or setting that the manifest prefers, or None.
+    """
+
+    bundle: Bundle
+    session: ort.InferenceSession
+    precision: Precision
+    provider: Provider
+    fallback: str | None = None
+
+    @property
+    def temperature(self) -> float:
+        """The temperature of the graph that runs; 1 where none was fitted."""
+        fitted = self.bundle.manifest.graphs[self.precision].temperature
+        return fitted.value if fitted is not None else 1.0
+
+    def rows(self, items: Sequence[Array]) -> list[Row]:
+        """Turn decoded items of the only data input into rows, as they are."""
+        (tensor,) = self.bundle.manifest.data_inputs
+        return [{tensor.name: item} for item in items]
+
+    def run(self, rows: Sequence[Row]) -> Outputs:
+        """Run rows together, at most the manifest's `max_batch_size` of them.
+
+        Args:
+            rows: as the functions of `bundle.rows` give them, at least one.
+        """
+        manifest = self.bundle.manifest
+        if not 1 <= len(rows) <= manifest.max_batch_size:
+            raise ValueError(f"{len(rows)} rows; 1 to {manifest.max_batch_size} run together")
+        return self.run_feeds(collate(manifest, rows))
+
+    def run_all(self, rows: Sequence[Row]) -> Outputs:
+        """Run any number of rows, in batches of at most `max_batch_size`."""
+        size = self.bundle.manifest.max_batch_size
+        parts = [self.run(rows[start : start + size]) for start in range(0, len(rows), size)]
+        return Outputs(
+            logits=np.concatenate([part.logits for part in parts]),
+            features=np.concatenate([part.features for part in parts]),
+        )
+
+    def run_feeds(self, feeds: dict[str, Array]) -> Outputs:
+        """Run collated graph inputs."""
+        logits, features = self.session.run(["logits", "features"], feeds)
+        return Outputs(logits=logits, features=features)
+
+    def logits(self, feeds: dict[str, Array]) -> NDArray[np.float32]:
+        """Run collated graph inputs; return the logits alone."""
+        return self.run_feeds(feeds).logits
+
+    def warm_up(self) -> None:
+        """Run the smallest and the largest batch once, so that no caller pays for first allocations."""
+        row: Row = {
+            tensor.name: np.zeros(
+                [size if isinstance(size, int) else _WARM_UP_LENGTH for size in tensor.row_shape],
+                dtype=DTYPES[tensor.datatype],
+            )
+            for tensor in self.bundle.manifest.data_inputs
+        }
+        for size in {1, self.bundle.manifest.max_batch_size}:
+            self.run([row] * size)
+
+
+def create_predictor(
+    bundle: Bundle,
+    precision: Precision,
+    provider: Provider = "cpu",
+    config: SessionConfig | None = None,
+    fallback: str | None = None,
+) -> Predictor:
+    """Create a predictor without the golden self-test, as a job needs it before there is one.
+
+    Args:
+        config: other session options than the manifest's.
+
+    Raises:
+        GraphError: the graph cannot be loaded or disagrees with the manifest.
+        ProviderError: ONNX Runtime does not run it on this provider.
+    """
+    manifest = bundle.manifest
+    try:
+        session = create_session(bundle.graph(precision), config or manifest.session, provider)
+        check_signature(session, manifest.inputs, manifest.outputs)
+    except GraphError as error:
+        raise GraphError(f"{bundle.directory / manifest.graphs[precision].file}: {error}") from error
+    return Predictor(bundle, session, precision, provider, fallback)
+
+
+def load_predictor(
+    directory: Path, policy: ProviderPolicy = "cpu", precision: Precision | None = None
+) -> Predictor:
+    """Read, verify, load and self-test a bundle.
+
+    An int8 graph that does not reproduce its golden outputs on this processor is tried again with
+    exact x86 int8 arithmetic; after that the fp32 graph serves. Both are logged as a warning and
+    stand in the predictor's `fallback`.
+
+    Args:
+        directory: `models/<name>/<version>`.
+        policy: which execution provider to use.
+        precision: the graph to load; by default int8, and fp32 on CUDA.
+
+    Raises:
+        BundleError: the bundle cannot be served; the message names the file and the reason.
+    """
+    bundle = read_bundle(directory)
+    provider = choose_provider(policy)
+    try:
+        predictor = _load_best(bundle, provider, precision)
+    except ProviderError as error:
+        if policy.startswith("require"):
+            raise
+        logger.warning("%s: %s; serving on the CPU", directory, error)
+        predictor = _load_best(bundle, "cpu", precision)
+    if predictor.fallback is not None:
+        logger.warning("%s: %s; serving %s instead", directory, predictor.fallback, predictor.precision)
+    return predictor
+
+
+def _load_best(bundle: Bundle, provider: Provider, precision: Precision | None) -> Predictor:
+    """Try the wanted graph, then exact int8 arithmetic, then fp32."""
+    wanted = precision or default_precision(provider)
+    if wanted not in bundle.manifest.graphs:
+        wanted = "fp32"
+    config = bundle.manifest.session
+    attempts: list[tuple[Precision, SessionConfig]] = [(wanted, config)]
+    if wanted == "int8":
+        exact = config.model_copy(update={"x64quantprecision": True})
+        attempts += [("int8", exact), ("fp32", config)]
+    golden = load_golden(bundle.files[GOLDEN_FILE])
+    fallback: str | None = None
+    for attempt, options in attempts:
+        predictor = create_predictor(bundle, attempt, provider, options, fallback)
+        try:
+            check_golden(golden, attempt, predictor.logits, predictor.temperature)
+        except GoldenError as error:
+            fallback = str(error)
+        else:
+            return predictor
+    raise GoldenError(f"{bundle.directory}: {fallback}")

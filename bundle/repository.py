@@ -1,0 +1,92 @@
+"""The model repository: `models/<name>/<version>/`, and what it takes for a bundle to be whole."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle.errors import BundleError, IntegrityError, ManifestError
+from bundle.manifest import MANIFEST_FILE, NAME_PATTERN, Manifest, Precision, read_manifest
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files are all there and unchanged at the time of reading.
+
+    Attributes:
+        directory: `models/<name>/<version>`.
+        files: file name -> content; small enough to hold, and what was verified is what is used.
+        manifest_sha256: digest of `manifest.json`, which in turn pins every other file.
+    """
+
+    directory: Path
+    manifest: Manifest
+    files: dict[str, bytes]
+    manifest_sha256: str
+
+    def graph(self, precision: Precision) -> bytes:
+        """Return the ONNX file of one precision."""
+        return self.files[self.manifest.graphs[precision].file]
+
+
+def list_bundles(repository: Path) -> dict[str, list[int]]:
+    """Return name -> versions in growing order of every bundle directory in a model repository.
+
+    Directories whose name is no model name (such as `.publishing-…`) or no version are left alone.
+
+    Raises:
+        BundleError: the repository is not a directory.
+    """
+    if not repository.is_dir():
+        raise BundleError(f"the model repository {repository} is not a directory")
+    found: dict[str, list[int]] = {}
+    for folder in sorted(repository.iterdir()):
+        if not folder.is_dir() or not re.match(NAME_PATTERN, folder.name):
+            continue
+        versions = [
+            int(entry.name) for entry in folder.iterdir() if entry.is_dir() and _is_version(entry.name)
+        ]
+        if versions:
+            found[folder.name] = sorted(versions)
+    return found
+
+
+def read_bundle(directory: Path) -> Bundle:
+    """Read a bundle and verify it: the manifest's schema, its place, and every file's digest.
+
+    Raises:
+        ManifestError: the manifest cannot be understood, or names another model or version than
+            the directory does.
+        IntegrityError: a file is missing, changed, or leads outside the directory.
+    """
+    manifest = read_manifest(directory)
+    if (manifest.name, str(manifest.version)) != (directory.parent.name, directory.name):
+        raise ManifestError(
+            f"{directory / MANIFEST_FILE}: it describes {manifest.name}/{manifest.version}, "
+            f"but lies in {directory.parent.name}/{directory.name}"
+        )
+    files = {name: _read_verified(directory, name, digest) for name, digest in manifest.files.items()}
+    manifest_sha256 = hashlib.sha256((directory / MANIFEST_FILE).read_bytes()).hexdigest()
+    return Bundle(directory, manifest, files, manifest_sha256)
+
+
+def _read_verified(directory: Path, name: str, digest: str) -> bytes:
+    path = directory / name
+    if not path.resolve().is_relative_to(directory.resolve()):
+        raise IntegrityError(f"{path}: it leads outside the bundle's directory")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise IntegrityError(f"{path}: it is missing or cannot be read ({error.strerror})") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != digest:
+        raise IntegrityError(
+            f"{path}: it was changed (SHA-256 {found[:12]}…, the manifest says {digest[:12]}…)"
+        )
+    return content
+
+
+def _is_version(name: str) -> bool:
+    return name.isascii() and name.isdigit() and name[0] != "0"

@@ -1,0 +1,181 @@
+"""Rows: one caller's input, validated and ready to run beside the rows of others.
+
+A row is checked whole before it is queued (shape, type, finite, in range), so that a row that reaches
+a graph can neither make a run fail nor, by its scale, change the answer of its neighbours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.decoding import Limits, decode_media
+from bundle.errors import InputError
+from bundle.manifest import AudioDecoding, Manifest, TensorSpec
+
+Array = NDArray[Any]
+# Data input -> array without the batch dimension.
+Row = dict[str, Array]
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "UINT8": np.dtype("uint8"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP32": np.dtype("<f4"),
+}
+
+
+def row_from_media(manifest: Manifest, body: bytes, limits: Limits, *, invert: bool = False) -> Row:
+    """Decode one media item; its values are clipped into the allowed range.
+
+    Raises:
+        InputError: the body is not usable, or this model takes no media.
+    """
+    array: Array = decode_media(body, manifest.decoding, limits, invert=invert)
+    tensor = manifest.data_inputs[0]
+    if tensor.allowed_range is not None:
+        array = array.clip(*tensor.allowed_range).astype(array.dtype)
+    return {tensor.name: array}
+
+
+def row_from_values(manifest: Manifest, values: object, limits: Limits) -> Row:
+    """Turn one JSON instance (nested lists of numbers) into a row.
+
+    Raises:
+        InputError: wrong shape or type, a value that is not finite or not in range, or this model
+            has several data inputs.
+    """
+    tensor = _only_input(manifest)
+    dtype = DTYPES[tensor.datatype]
+    try:
+        array = np.array(values)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise InputError(f"{tensor.name}: the nested lists have no regular shape") from error
+    if array.size and array.dtype.kind not in ("iu" if dtype.kind in "iu" else "iuf"):
+        expected = "integers" if dtype.kind in "iu" else "numbers"
+        raise InputError(f"{tensor.name}: expected {expected} ({tensor.datatype}), got {_describe(array)}")
+    _check(manifest, tensor, array, limits)
+    return {tensor.name: array.astype(dtype)}
+
+
+def rows_from_bytes(
+    manifest: Manifest, body: bytes, shape: tuple[int, ...] | None, limits: Limits
+) -> list[Row]:
+    """Turn a little-endian tensor of one or more rows into rows.
+
+    Args:
+        body: the elements, row-major, in the datatype of the model's data input.
+        shape: with the batch dimension. May be None where only that dimension is free.
+
+    Raises:
+        InputError: the size does not fit the shape or datatype, or as `row_from_values`.
+    """
+    tensor = _only_input(manifest)
+    dtype = DTYPES[tensor.datatype]
+    if shape is None:
+        shape = _infer_shape(tensor, len(body))
+    if not shape or min(shape) < 1 or len(body) != dtype.itemsize * math.prod(shape):
+        raise InputError(f"{tensor.name}: {len(body)} bytes do not fit {tensor.datatype} {_text(shape)}")
+    rows = np.frombuffer(body, dtype=dtype).reshape(shape)
+    for row in rows:
+        _check(manifest, tensor, row, limits)
+    return [{tensor.name: row} for row in rows]
+
+
+def collate(manifest: Manifest, rows: Sequence[Row]) -> dict[str, Array]:
+    """Stack rows to graph inputs: pad the free dimension with zeros and give the true lengths.
+
+    Returns:
+        Graph input -> array whose first dimension is the number of rows.
+    """
+    feeds: dict[str, Array] = {}
+    for tensor in manifest.inputs:
+        if tensor.lengths_of is not None:
+            axis = _free_axis(manifest, tensor.lengths_of)
+            feeds[tensor.name] = np.array([row[tensor.lengths_of].shape[axis] for row in rows], np.int64)
+        elif tensor.free_dimensions == 0 or len(rows) == 1:
+            feeds[tensor.name] = np.stack([row[tensor.name] for row in rows])
+        else:
+            feeds[tensor.name] = _pad([row[tensor.name] for row in rows])
+    return feeds
+
+
+def _pad(arrays: list[Array]) -> Array:
+    longest = [max(sizes) for sizes in zip(*(array.shape for array in arrays), strict=True)]
+    padded = np.zeros((len(arrays), *longest), dtype=arrays[0].dtype)
+    for i, array in enumerate(arrays):
+        region = tuple(slice(size) for size in array.shape)
+        padded[i][region] = array
+    return padded
+
+
+def _free_axis(manifest: Manifest, name: str) -> int:
+    tensor = next(tensor for tensor in manifest.inputs if tensor.name == name)
+    return next(axis for axis, size in enumerate(tensor.row_shape) if isinstance(size, str))
+
+
+def _only_input(manifest: Manifest) -> TensorSpec:
+    if len(manifest.data_inputs) != 1:
+        raise InputError("this model has several inputs; it cannot be called with a single tensor")
+    return manifest.data_inputs[0]
+
+
+def _infer_shape(tensor: TensorSpec, size_bytes: int) -> tuple[int, ...]:
+    fixed = tuple(size for size in tensor.row_shape if isinstance(size, int))
+    if len(fixed) != len(tensor.row_shape):
+        raise InputError(f"{tensor.name} has the shape {_text(tensor.shape)}: its shape must be given")
+    row_bytes = DTYPES[tensor.datatype].itemsize * math.prod(fixed)
+    if size_bytes == 0 or size_bytes % row_bytes:
+        raise InputError(
+            f"{tensor.name}: {size_bytes} bytes are no whole number of rows of {row_bytes} bytes "
+            f"({tensor.datatype} {_text(tensor.shape)})"
+        )
+    return (size_bytes // row_bytes, *fixed)
+
+
+def _check(manifest: Manifest, tensor: TensorSpec, array: Array, limits: Limits) -> None:
+    """Check shape, finiteness and range of one row, before it is cast."""
+    if not _fits(tensor.row_shape, array.shape):
+        raise InputError(
+            f"{tensor.name}: a row has the shape {_text(array.shape)}, expected {_text(tensor.row_shape)}"
+        )
+    decoding = manifest.decoding
+    if isinstance(decoding, AudioDecoding) and len(array) > limits.max_audio_s * decoding.sample_rate_hz:
+        raise InputError(f"the sound is longer than the allowed {limits.max_audio_s:g} s")
+    low, high = _bounds(tensor)
+    if array.dtype == np.uint8 and low <= 0 and high >= 255:
+        return  # every byte is in range
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError(f"{tensor.name}: holds values that are not finite numbers")
+    smallest, largest = array.min(), array.max()
+    if smallest < low or largest > high:
+        raise InputError(
+            f"{tensor.name}: holds values from {smallest} to {largest}; {low:g} to {high:g} are allowed"
+        )
+
+
+def _fits(expected: tuple[int | str, ...], found: tuple[int, ...]) -> bool:
+    return len(expected) == len(found) and all(
+        size == actual if isinstance(size, int) else actual > 0
+        for size, actual in zip(expected, found, strict=True)
+    )
+
+
+def _bounds(tensor: TensorSpec) -> tuple[float, float]:
+    dtype = DTYPES[tensor.datatype]
+    limits = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
+    low, high = tensor.allowed_range or (-math.inf, math.inf)
+    return max(low, float(limits.min)), min(high, float(limits.max))
+
+
+def _describe(array: Array) -> str:
+    kinds = {"b": "booleans", "f": "fractions", "U": "text", "O": "null or a mixture", "i": "integers"}
+    return kinds.get(array.dtype.kind, str(array.dtype))
+
+
+def _text(shape: Sequence[int | str]) -> str:
+    return "[" + ", ".join(str(size) for size in shape) + "]"

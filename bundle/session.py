@@ -1,0 +1,135 @@
+"""ONNX Runtime sessions: which execution provider, with which options, for which graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
+
+from bundle.errors import GraphError, ProviderError
+from bundle.manifest import Precision, SessionConfig, TensorSpec
+from bundle.onnx_file import check_self_contained
+
+Provider = Literal["cpu", "cuda", "openvino"]
+ProviderPolicy = Literal["cpu", "prefer-cuda", "require-cuda", "prefer-openvino", "require-openvino"]
+
+_ORT_NAMES: dict[Provider, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+# OpenVINO would compute in bf16 on processors with AMX, which golden outputs do not survive.
+_PROVIDER_OPTIONS: dict[Provider, dict[str, str]] = {
+    "cpu": {},
+    "cuda": {},
+    "openvino": {"device_type": "CPU", "precision": "FP32"},
+}
+_LEVELS = {
+    "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+_ORT_TYPES = {
+    "UINT8": "tensor(uint8)",
+    "INT32": "tensor(int32)",
+    "INT64": "tensor(int64)",
+    "FP32": "tensor(float)",
+}
+
+# ONNX Runtime's exceptions have no common base of their own.
+ORT_ERRORS = tuple(
+    value for value in vars(ort_state).values() if isinstance(value, type) and issubclass(value, Exception)
+)
+
+ort.disable_telemetry_events()  # it would write a device id to disk, and warn where it cannot
+
+
+def choose_provider(policy: ProviderPolicy) -> Provider:
+    """Choose the execution provider that a policy asks for, among those installed.
+
+    Raises:
+        ProviderError: a required provider is not in the installed ONNX Runtime.
+    """
+    if policy == "cpu":
+        return "cpu"
+    demand, _, wanted = policy.partition("-")
+    provider: Provider = "cuda" if wanted == "cuda" else "openvino"
+    if _ORT_NAMES[provider] in ort.get_available_providers():
+        return provider
+    if demand == "require":
+        raise ProviderError(
+            f"the provider {provider!r} is required, but this ONNX Runtime has only "
+            f"{', '.join(ort.get_available_providers())}; install the extra {provider!r} instead of 'cpu'"
+        )
+    return "cpu"
+
+
+def default_precision(provider: Provider) -> Precision:
+    """Return the precision that is fast on a provider: CUDA has no kernels for int8 graphs."""
+    return "fp32" if provider == "cuda" else "int8"
+
+
+def create_session(model: bytes, config: SessionConfig, provider: Provider) -> ort.InferenceSession:
+    """Create a session that really runs on the given provider.
+
+    Raises:
+        GraphError: the file is no ONNX model, is not self-contained, or cannot be loaded.
+        ProviderError: ONNX Runtime fell back to another provider.
+    """
+    check_self_contained(model)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = _LEVELS[config.graph_optimization_level]
+    options.intra_op_num_threads = config.intra_op_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; what matters is raised
+    # A waiting thread that spins steals the processor from the other sessions and from the server.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.x64quantprecision", str(int(config.x64quantprecision)))
+    options.add_session_config_entry("session.disable_quant_qdq", str(int(config.disable_quant_qdq)))
+    name = _ORT_NAMES[provider]
+    try:
+        session = ort.InferenceSession(
+            model, options, providers=[(name, _PROVIDER_OPTIONS[provider])], disable_fallback=1
+        )
+    except ORT_ERRORS as error:
+        raise GraphError(f"ONNX Runtime cannot load it: {' '.join(str(error).split())[:200]}") from error
+    if session.get_providers()[0] != name:
+        raise ProviderError(f"ONNX Runtime fell back from {name} to {session.get_providers()[0]}")
+    return session
+
+
+def check_signature(
+    session: ort.InferenceSession, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]
+) -> None:
+    """Check that a graph takes and gives exactly the tensors that the manifest names.
+
+    Raises:
+        GraphError: a tensor is missing or too many, or has another type or shape.
+    """
+    for side, specs, nodes in (
+        ("inputs", tuple(inputs), session.get_inputs()),
+        ("outputs", tuple(outputs), session.get_outputs()),
+    ):
+        expected = {spec.name for spec in specs}
+        found = {node.name: node for node in nodes}
+        if expected != set(found):
+            raise GraphError(f"its {side} are {sorted(found)}, the manifest says {sorted(expected)}")
+        for spec in specs:
+            node = found[spec.name]
+            if node.type != _ORT_TYPES[spec.datatype]:
+                raise GraphError(f"{spec.name!r} is a {node.type}, the manifest says {spec.datatype}")
+            if not _same_shape(spec.shape, node.shape):
+                raise GraphError(
+                    f"{spec.name!r} has the shape {node.shape}, the manifest says {list(spec.shape)}"
+                )
+
+
+def _same_shape(spec: tuple[int | str, ...], found: list[int | str | None]) -> bool:
+    """Fixed dimensions must be equal; where the manifest says free, the graph must be free too."""
+    return len(spec) == len(found) and all(
+        expected == actual if isinstance(expected, int) else not isinstance(actual, int)
+        for expected, actual in zip(spec, found, strict=True)
+    )

@@ -1,0 +1,117 @@
+"""The calls that run a model: `:predict` and `:confidence`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Query, Request
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from bundle.errors import InputError
+from bundle.predictor import Predictor
+from bundle.rows import Row
+from service.api.body import finish_in_time, read_body
+from service.api.inputs import JSON, OCTETS, Inputs, check_media_type, parse_shape, read_rows
+from service.api.outputs import render_confidence, render_predictions
+from service.api.requests import record_of
+from service.registry import Registry, Served
+from service.settings import Settings
+
+router = APIRouter()
+
+# Tensors up to this size are parsed at once; above, and for media, which decode to far more than their
+# size, a thread does it, so that the event loop stays free.
+_INLINE_BYTES = 64 * 1024
+
+Render = Callable[[Predictor, NDArray[np.float32], int], dict[str, Any]]
+
+
+class Parameters(BaseModel):
+    """The query parameters of a call."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    top_k: int = Field(default=3, ge=1)
+    """How many labels `top` lists, most probable first; more than there are gives all."""
+    invert: bool = False
+    """Swap dark and light of an image before it is padded; never guessed."""
+
+
+@router.post("/v1/models/{name:model}:predict")
+@router.post("/v1/models/{name:model}/versions/{version}:predict")
+async def predict(
+    request: Request, name: str, parameters: Annotated[Parameters, Query()], version: str | None = None
+) -> Response:
+    """Classify one or more inputs.
+
+    The body is JSON `{"instances": […]}` (nested numbers, or `{"b64": "…"}` for media), a media file as it
+    is (`image/png`, `image/jpeg`, `audio/wav`, as the model takes), or a little-endian tensor as
+    `application/octet-stream`, with its shape in `X-Tensor-Shape` where it is not plain.
+    """
+    return await _answer(request, name, version, parameters, render_predictions)
+
+
+@router.post("/v1/models/{name:model}:confidence")
+@router.post("/v1/models/{name:model}/versions/{version}:confidence")
+async def confidence(
+    request: Request, name: str, parameters: Annotated[Parameters, Query()], version: str | None = None
+) -> Response:
+    """Classify one or more inputs and say how sure the answer is, and how that is known.
+
+    Takes the same bodies as `:predict`.
+    """
+    return await _answer(request, name, version, parameters, render_confidence)
+
+
+async def _answer(
+    request: Request, name: str, version: str | None, parameters: Parameters, render: Render
+) -> Response:
+    settings: Settings = request.app.state.settings
+    registry: Registry = request.app.state.registry
+    served = registry.get(name, version)
+    record = record_of(request.scope)
+    record.model, record.version = served.name, served.version
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    check_media_type(served.predictor.bundle.manifest, media_type)
+    shape = parse_shape(request.headers.get("x-tensor-shape"))
+    timeout_s = _timeout_s(request, settings)
+    body = await read_body(request, settings.max_body_bytes, settings.body_timeout_s)
+    inputs = Inputs(body, media_type, shape, parameters.invert, time.monotonic() + timeout_s)
+    logits = await finish_in_time(request, _run(request, served, inputs, settings), timeout_s)
+    content = render(served.predictor, logits, parameters.top_k)
+    return Response(orjson.dumps(content), media_type=JSON)
+
+
+async def _run(request: Request, served: Served, inputs: Inputs, settings: Settings) -> NDArray[np.float32]:
+    """Validate and decode before the queue, then wait for the batcher."""
+    manifest = served.predictor.bundle.manifest
+    arguments = (manifest, inputs, settings.limits, settings.max_rows)
+    rows: list[Row]
+    if (
+        inputs.media_type in (JSON, OCTETS)
+        and len(inputs.body) <= _INLINE_BYTES
+        and b'"b64"' not in inputs.body
+    ):
+        rows = read_rows(*arguments)
+    else:
+        decoders: ThreadPoolExecutor = request.app.state.decoders
+        rows = await asyncio.get_running_loop().run_in_executor(decoders, read_rows, *arguments)
+    return await served.batcher.submit(rows)
+
+
+def _timeout_s(request: Request, settings: Settings) -> float:
+    """The deadline of a request: what it asks for in X-Timeout-Ms, but no more than the service allows."""
+    text = request.headers.get("x-timeout-ms")
+    if text is None:
+        return settings.deadline_ms / 1e3
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text) > 0):
+        raise InputError(f"X-Timeout-Ms must be a positive whole number of milliseconds, not {text[:80]!r}")
+    return min(int(text), settings.deadline_ms) / 1e3

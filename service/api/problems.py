@@ -1,0 +1,96 @@
+"""The one table from failures to HTTP statuses, and how a failure looks on the wire (RFC 9457).
+
+Beside the standard members every problem has `error`, which clients of other model servers read.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from bundle.errors import InputError
+from service.errors import (
+    BodyTimeoutError,
+    BodyTooLargeError,
+    CallerGoneError,
+    DeadlineError,
+    QueueFullError,
+    UnknownModelError,
+    UnsupportedMediaError,
+)
+from service.logs import request_id
+
+CALLER_GONE = 499  # nginx's number; nobody is there to read it, but it is logged and counted
+STATUSES: dict[type[Exception], int] = {
+    InputError: 400,
+    UnknownModelError: 404,
+    BodyTimeoutError: 408,
+    BodyTooLargeError: 413,
+    UnsupportedMediaError: 415,
+    QueueFullError: 429,
+    CallerGoneError: CALLER_GONE,
+    DeadlineError: 504,
+}
+# The rest of a body that was not read to its end must not be taken for the next request.
+_HEADERS: dict[int, dict[str, str]] = {
+    408: {"connection": "close"},
+    413: {"connection": "close"},
+    429: {"retry-after": "1"},
+}
+
+
+def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """Return a problem answer of a status; `detail` is one sentence for the caller."""
+    title = "Client Closed Request" if status == CALLER_GONE else HTTPStatus(status).phrase
+    content = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "error": detail,
+        "request_id": request_id.get(),
+    }
+    return Response(
+        orjson.dumps(content),
+        status,
+        {**_HEADERS.get(status, {}), **(headers or {})},
+        "application/problem+json",
+    )
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Answer every known failure with a problem, the framework's own ones too."""
+
+    async def refuse(_: Request, error: Exception) -> Response:
+        return problem(STATUSES[type(error)], str(error))
+
+    async def refuse_parameter(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return problem(400, _describe(error.errors()[0]))
+
+    async def refuse_route(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        detail = {
+            404: f"there is nothing at {request.url.path}",
+            405: f"{request.method} is not allowed at {request.url.path}",
+        }.get(error.status_code, error.detail)
+        return problem(error.status_code, detail, dict(error.headers or {}))
+
+    for kind in STATUSES:
+        app.add_exception_handler(kind, refuse)
+    app.add_exception_handler(RequestValidationError, refuse_parameter)
+    app.add_exception_handler(HTTPException, refuse_route)
+
+
+def _describe(error: dict[str, Any]) -> str:
+    where, *path = (str(part) for part in error["loc"])
+    name = ".".join(path) or where
+    if error["type"] == "extra_forbidden":
+        return f"there is no {where} parameter {name!r}"
+    return f"the {where} parameter {name!r} is wrong: {error['msg']}"

@@ -1,0 +1,46 @@
+"""The application: routes, middleware and lifespan around a registry that is ready."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from service import __version__
+from service.api import health, models, predict
+from service.api.problems import add_problem_handlers
+from service.api.requests import RequestMiddleware
+from service.metrics import Metrics
+from service.registry import Registry
+from service.settings import Settings
+
+
+def create_app(settings: Settings, registry: Registry, metrics: Metrics) -> FastAPI:
+    """Build the application. Its lifespan starts and stops the registry's batchers."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        registry.start()
+        with ThreadPoolExecutor(settings.run_threads, thread_name_prefix="decode") as decoders:
+            app.state.decoders = decoders
+            yield
+            await registry.stop()
+
+    app = FastAPI(
+        title="Octet",
+        version=__version__,
+        description="Quantized models with honest confidence.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    app.state.registry = registry
+    app.state.metrics = metrics
+    app.state.draining = False
+    app.add_middleware(RequestMiddleware, metrics=metrics)
+    add_problem_handlers(app)
+    for part in (predict, models, health):
+        app.include_router(part.router)
+    return app

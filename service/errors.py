@@ -1,0 +1,36 @@
+"""What can go wrong with a request that is neither the caller's input nor a fault of the server.
+
+Like `bundle.errors.InputError` these know nothing of HTTP; `service.api.problems` maps each to a status.
+"""
+
+
+class ServiceError(Exception):
+    """Base of all that a request can be refused for. The message is for the caller."""
+
+
+class UnknownModelError(ServiceError):
+    """No model of that name, or no version of that number, is served."""
+
+
+class UnsupportedMediaError(ServiceError):
+    """The body is of a type that this model does not take."""
+
+
+class BodyTooLargeError(ServiceError):
+    """The body is over the limit."""
+
+
+class BodyTimeoutError(ServiceError):
+    """The body did not arrive in time."""
+
+
+class QueueFullError(ServiceError):
+    """The model's queue is full; the caller should try again later."""
+
+
+class DeadlineError(ServiceError):
+    """The answer was not ready in time."""
+
+
+class CallerGoneError(ServiceError):
+    """The caller closed the connection before the answer was ready."""

@@ -1,0 +1,128 @@
+"""The registry: which models this process serves, and in which versions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from bundle.errors import BundleError
+from bundle.predictor import Predictor, load_predictor
+from bundle.repository import list_bundles
+from service.batcher import Batcher
+from service.errors import UnknownModelError
+from service.metrics import Metrics
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Served:
+    """One version of one model: proven, warm, and with a queue of its own."""
+
+    predictor: Predictor
+    batcher: Batcher
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.predictor.bundle.manifest.name
+
+    @property
+    def version(self) -> str:
+        """The version, which is a string everywhere on the wire."""
+        return str(self.predictor.bundle.manifest.version)
+
+
+class Registry:
+    """All that is served, by name and version.
+
+    Args:
+        served: every model that was loaded.
+        executor: the threads that their batches run on.
+    """
+
+    def __init__(self, served: Iterable[Served], executor: ThreadPoolExecutor) -> None:
+        self._models: dict[str, dict[str, Served]] = {}
+        for model in served:
+            self._models.setdefault(model.name, {})[model.version] = model
+        self._executor = executor
+
+    def names(self) -> list[str]:
+        """Return the names of all models, sorted."""
+        return sorted(self._models)
+
+    def versions(self, name: str) -> list[Served]:
+        """Return every version of a model, oldest first.
+
+        Raises:
+            UnknownModelError: no such model.
+        """
+        versions = self._models.get(name)
+        if versions is None:
+            raise UnknownModelError(f"there is no model {name!r}; there are {', '.join(self.names())}")
+        return sorted(versions.values(), key=lambda served: int(served.version))
+
+    def get(self, name: str, version: str | None = None) -> Served:
+        """Return one version of a model, by default the latest.
+
+        Raises:
+            UnknownModelError: no such model or version.
+        """
+        versions = self.versions(name)
+        if version is None:
+            return versions[-1]
+        for served in versions:
+            if served.version == version:
+                return served
+        known = ", ".join(served.version for served in versions)
+        raise UnknownModelError(f"the model {name!r} has no version {version!r}; it has {known}")
+
+    def start(self) -> None:
+        """Start every model's batcher on the running event loop."""
+        for versions in self._models.values():
+            for served in versions.values():
+                served.batcher.start()
+
+    async def stop(self) -> None:
+        """Stop every batcher and the threads. Call it when no request is left."""
+        for versions in self._models.values():
+            for served in versions.values():
+                await served.batcher.stop()
+        self._executor.shutdown(wait=True)
+
+
+def load_registry(settings: Settings, metrics: Metrics) -> Registry:
+    """Load, verify, self-test and warm up every bundle of the model repository.
+
+    Raises:
+        BundleError: a bundle cannot be served, or there is none; the message says which and why.
+    """
+    bundles = list_bundles(settings.models)
+    if not bundles:
+        raise BundleError(f"the model repository {settings.models} holds no bundle <name>/<version>")
+    threads = settings.run_threads
+    metrics.threads.set(threads)
+    executor = ThreadPoolExecutor(threads, thread_name_prefix="run")
+    served = []
+    for name, versions in bundles.items():
+        for version in versions:
+            predictor = load_predictor(settings.models / name / str(version), settings.provider)
+            predictor.warm_up()
+            _report(predictor, metrics)
+            batcher = Batcher(predictor, executor, threads, settings.max_queue_size, metrics)
+            served.append(Served(predictor, batcher))
+    return Registry(served, executor)
+
+
+def _report(predictor: Predictor, metrics: Metrics) -> None:
+    manifest = predictor.bundle.manifest
+    labels = (manifest.name, str(manifest.version))
+    metrics.model_info.labels(
+        *labels, predictor.precision, predictor.provider, predictor.bundle.manifest_sha256
+    ).set(1)
+    metrics.model_fallback.labels(*labels).set(predictor.fallback is not None)
+    metrics.model_ready.labels(*labels).set(1)
+    logger.info("%s/%s is ready: %s on %s", *labels, predictor.precision, predictor.provider)

@@ -1,0 +1,73 @@
+"""The settings of the service: one documented field each, from `OCTET_…` variables or flags.
+
+A flag beats a variable, which beats the default. `python -m service --help` lists them all.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bundle.decoding import Limits
+from bundle.session import ProviderPolicy
+from service.cpus import allowed_cpus
+
+
+class Settings(BaseSettings):
+    """Serve the bundles of a model repository over HTTP."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="OCTET_",
+        frozen=True,
+        use_attribute_docstrings=True,
+        cli_prog_name="python -m service",
+        cli_kebab_case=True,
+        env_ignore_empty=True,
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for every interface."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """Port to listen on; 0 for any free one."""
+    models: Path = Path("models")
+    """The model repository: <models>/<name>/<version>/."""
+    provider: ProviderPolicy = "cpu"
+    """Execution provider of ONNX Runtime. "require-…" stops the start where it is missing."""
+    workers: int = Field(default=1, ge=1)
+    """Processes that share the port, each with all models."""
+    threads: int | None = Field(default=None, ge=1)
+    """Batches that one process runs at the same time; by default the CPUs that this container may use
+    (affinity and cgroup quota), divided by the workers."""
+    max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1)
+    """Largest request body; more is answered 413."""
+    max_pixels: int = Field(default=50_000_000, ge=1)
+    """Largest image, width times height, checked before decoding."""
+    max_audio_s: float = Field(default=30.0, gt=0)
+    """Longest sound in seconds, checked before decoding."""
+    max_rows: int = Field(default=1024, ge=1)
+    """Most rows in one request."""
+    max_queue_size: int = Field(default=4096, ge=1)
+    """Most rows that wait for one model; more is answered 429."""
+    deadline_ms: int = Field(default=10_000, ge=1)
+    """Longest time from a whole request to its answer; more is answered 504. A request may ask for less
+    with X-Timeout-Ms."""
+    body_timeout_s: float = Field(default=30.0, gt=0)
+    """Longest time for a request's body to arrive; more is answered 408."""
+    drain_delay_s: float = Field(default=5.0, ge=0)
+    """After SIGTERM: how long requests are still served while /readyz already answers 503, so that load
+    balancers notice before the port closes."""
+    log_format: Literal["text", "json"] = "text"
+    """One line a request, as text or as a JSON object. Payloads are never logged."""
+
+    @property
+    def limits(self) -> Limits:
+        """How much decoded media a single item may hold."""
+        return Limits(max_pixels=self.max_pixels, max_audio_s=self.max_audio_s)
+
+    @property
+    def run_threads(self) -> int:
+        """How many batches one process runs at the same time."""
+        return self.threads or max(1, allowed_cpus() // self.workers)

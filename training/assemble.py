@@ -1,0 +1,181 @@
+"""Bring a trained network's graphs, figures and facts together into a published bundle.
+
+This is the second half of every recipe, and the same for all: draft, evaluate, golden outputs, card,
+publish. All results are final before anything is written.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+import onnx
+
+from bundle.golden import Golden, compute_logits
+from bundle.manifest import (
+    CARD_FILE,
+    GOLDEN_FILE,
+    Decoding,
+    Graph,
+    Manifest,
+    Precision,
+    Provenance,
+    Quantization,
+    SessionConfig,
+    TensorSpec,
+)
+from bundle.predictor import create_predictor
+from bundle.repository import Bundle
+from bundle.rows import Array
+from training.card import CardFacts, write_card
+from training.config import RecipeConfig
+from training.data.splits import Splits
+from training.evaluate import PRECISIONS, evaluate
+from training.publish import digests, next_version, publish
+
+logger = logging.getLogger(__name__)
+
+TOOLS = ("torch", "lightning", "onnx", "onnxruntime", "numpy")
+# A draft names its files before they have a digest.
+_NO_DIGEST = "0" * 64
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a recipe knows of its model that nothing measures; see `bundle.manifest` for each."""
+
+    description: str
+    inputs: tuple[TensorSpec, ...]
+    features: int
+    decoding: Decoding
+    labels: tuple[str, ...]
+    max_batch_size: int
+    data_sha256: str
+    card: CardFacts
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """The two graphs of a bundle and how the second was made."""
+
+    fp32: onnx.ModelProto
+    int8: onnx.ModelProto
+    quantization: Quantization
+
+
+def assemble(
+    config: RecipeConfig,
+    facts: Facts,
+    graphs: Graphs,
+    splits: Splits,
+    golden_inputs: dict[str, Array],
+    repository: Path,
+) -> Path:
+    """Evaluate and publish a bundle as the next version of its model.
+
+    Args:
+        golden_inputs: graph input -> array; made by the project, no items of a data set.
+        repository: the model repository.
+
+    Returns:
+        The published directory.
+
+    Raises:
+        GateError: the int8 graph is not good enough; nothing is published.
+        PublishError: it could not be written.
+    """
+    draft = _draft(config, facts, graphs, next_version(repository, config.name))
+    evaluations = evaluate(draft, splits, config.gates)
+    golden = Golden(
+        inputs=golden_inputs,
+        logits={
+            precision: compute_logits(create_predictor(draft, precision).logits, golden_inputs)
+            for precision in PRECISIONS
+        },
+    )
+    measured = {
+        precision: graph.model_copy(
+            update={
+                "temperature": evaluations[precision].temperature,
+                "metrics": evaluations[precision].metrics,
+            }
+        )
+        for precision, graph in draft.manifest.graphs.items()
+    }
+    manifest = draft.manifest.model_copy(update={"graphs": measured})
+    files = {
+        **draft.files,
+        GOLDEN_FILE: golden.save(),
+        CARD_FILE: write_card(manifest, facts.card).encode(),
+    }
+    final = Manifest.model_validate(manifest.model_copy(update={"files": digests(files)}).model_dump())
+    return publish(final, files, repository)
+
+
+def _draft(config: RecipeConfig, facts: Facts, graphs: Graphs, version: int) -> Bundle:
+    """A bundle with graphs and facts, before anything is measured."""
+    models: dict[Precision, onnx.ModelProto] = {"int8": graphs.int8, "fp32": graphs.fp32}
+    names = {precision: f"model.{precision}.onnx" for precision in models}
+    manifest = Manifest(
+        name=config.name,
+        version=version,
+        task="classification",
+        description=facts.description,
+        inputs=facts.inputs,
+        outputs=(
+            TensorSpec(name="logits", datatype="FP32", shape=("batch", len(facts.labels))),
+            TensorSpec(name="features", datatype="FP32", shape=("batch", facts.features)),
+        ),
+        decoding=facts.decoding,
+        labels=facts.labels,
+        graphs={
+            "int8": Graph(file=names["int8"], quantization=graphs.quantization),
+            "fp32": Graph(file=names["fp32"]),
+        },
+        session=SessionConfig(),
+        max_batch_size=facts.max_batch_size,
+        files=dict.fromkeys([*names.values(), GOLDEN_FILE, CARD_FILE], _NO_DIGEST),
+        provenance=_provenance(config, facts),
+    )
+    files = {names[precision]: model.SerializeToString() for precision, model in models.items()}
+    return Bundle(Path(config.name) / str(version), manifest, files, manifest_sha256=_NO_DIGEST)
+
+
+def _provenance(config: RecipeConfig, facts: Facts) -> Provenance:
+    return Provenance(
+        recipe=config.name,
+        config_sha256=config.sha256(),
+        data_sha256=facts.data_sha256,
+        tool_versions={tool: version_of(tool) for tool in TOOLS} | {"python": platform.python_version()},
+        git_commit=git_commit(),
+        measured_on=processor_name(),
+        created_at=datetime.now(UTC).replace(microsecond=0),
+    )
+
+
+def git_commit() -> str:
+    """Return the commit of the code that runs, "-dirty" if it was changed since, or "unknown"."""
+    folder = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+            cwd=folder, capture_output=True, text=True, check=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return commit.stdout.strip()
+
+
+def processor_name() -> str:
+    """Return the model name of this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,1 @@
+"""Public data sets: fetched, verified, decoded by the code that serves, and split by name."""

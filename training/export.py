@@ -1,0 +1,122 @@
+"""Export a trained network to one self-contained ONNX file that computes what PyTorch computes."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from torch import Tensor, nn
+
+from training.errors import ExportError
+
+OPSET = 20
+MAX_IR_VERSION = 10
+OUTPUTS = ("logits", "features")
+
+
+def export_onnx(
+    network: nn.Module, example: tuple[Tensor, ...], inputs: Mapping[str, Sequence[int | str]]
+) -> onnx.ModelProto:
+    """Export a network in evaluation mode.
+
+    Args:
+        network: maps the inputs to (logits, features).
+        example: one batch; its free dimensions should be larger than 1, which exporters specialise.
+        inputs: input name -> shape, with a string for each free dimension.
+
+    Returns:
+        The model, opset 20, with the named free dimensions, all tensors inside, and no trace of the
+        machine that exported it.
+    """
+    free = {size for shape in inputs.values() for size in shape if isinstance(size, str)}
+    dims = {name: torch.export.Dim(name) for name in sorted(free)}
+    dynamic = tuple(
+        {axis: dims[size] for axis, size in enumerate(shape) if isinstance(size, str)}
+        for shape in inputs.values()
+    )
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter warns of its own deprecated calls
+        program = torch.onnx.export(
+            network.eval(),
+            example,
+            input_names=list(inputs),
+            output_names=list(OUTPUTS),
+            dynamic_shapes=dynamic,
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            program.save(path)  # type: ignore[union-attr]  # None only for the old exporter
+            model = onnx.load(path)
+    return clean(model)
+
+
+def clean(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove what exporters leave behind (stack traces with local paths) and check version and form.
+
+    Raises:
+        ExportError: the model needs a newer runtime than the bundles promise, or is not valid ONNX.
+    """
+
+    def strip(graph: onnx.GraphProto) -> None:
+        graph.doc_string = ""
+        del graph.metadata_props[:]
+        for item in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            item.doc_string = ""
+            del item.metadata_props[:]
+
+    strip(model.graph)
+    del model.metadata_props[:]
+    model.doc_string = ""
+    model.ir_version = min(model.ir_version, MAX_IR_VERSION)
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    if versions.get("", OPSET) > OPSET:
+        raise ExportError(f"the model uses opset {versions['']}; bundles promise {OPSET}")
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"the exported model is not valid: {error}") from error
+    return model
+
+
+def check_parity(
+    network: nn.Module, model: onnx.ModelProto, batches: Iterable[tuple[Tensor, ...]], max_error: float
+) -> float:
+    """Compare the ONNX model with PyTorch over batches of different sizes and lengths.
+
+    Returns:
+        The largest |logit difference| seen.
+
+    Raises:
+        ExportError: it is larger than `max_error`, or a batch cannot be run at all.
+    """
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [node.name for node in session.get_inputs()]
+    worst = 0.0
+    for batch in batches:
+        with torch.no_grad():
+            expected = network(*batch)[0].numpy()
+        feeds: dict[str, Any] = {name: value.numpy() for name, value in zip(names, batch, strict=True)}
+        found = np.asarray(session.run(["logits"], feeds)[0])
+        shapes = " and ".join(str(tuple(value.shape)) for value in batch)
+        if found.shape != expected.shape:
+            raise ExportError(
+                f"for inputs of {shapes} the ONNX logits are {found.shape}, not {expected.shape}"
+            )
+        error = float(np.abs(found - expected).max())
+        if not error <= max_error:
+            raise ExportError(
+                f"for inputs of {shapes} a logit differs by {error:.2g}; {max_error:g} is allowed"
+            )
+        worst = max(worst, error)
+    return worst

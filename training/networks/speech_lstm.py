@@ -1,0 +1,83 @@
+"""A long short-term memory network over log-mel frames (Hochreiter and Schmidhuber 1997)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from training.networks.log_mel import LogMel
+
+
+class SpeechLstm(nn.Module):
+    """Classify short utterances given as raw samples of differing lengths.
+
+    Args:
+        classes: number of labels.
+        hidden: units of the LSTM, the size of `features`.
+        dropout: share of features dropped in training.
+    """
+
+    def __init__(self, classes: int = 10, hidden: int = 256, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.front_end = LogMel()
+        self.lstm = nn.LSTM(self.front_end.mel.shape[1], hidden, batch_first=True)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(hidden, classes)
+
+    def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, time) float32, (n,) int64 -> logits (n, classes), features (n, hidden)."""
+        frames, counts = self.front_end(samples, lengths)
+        states = self.recur(frames, counts)  # (n, frames, hidden), zero beyond each count
+        features = states.sum(dim=1) / counts.unsqueeze(1)
+        return self.head(self.dropout(features)), features
+
+    def recur(self, frames: Tensor, counts: Tensor) -> Tensor:
+        """Run the LSTM over each row's own frames; (n, frames, mels) -> (n, frames, hidden)."""
+        packed = pack_padded_sequence(frames, counts.cpu(), batch_first=True, enforce_sorted=False)
+        states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=frames.shape[1])
+        return states
+
+
+class ExportableSpeechLstm(nn.Module):
+    """A trained `SpeechLstm` with its LSTM as one ONNX operator that takes per-row lengths.
+
+    Packed sequences do not export; the operator's `sequence_lens` does the same. The weights are
+    brought to ONNX's layout here, so that they are constants of the graph, which quantization needs.
+    For export only: PyTorch itself cannot compute the symbolic operator.
+    """
+
+    weights: Tensor
+    recurrence: Tensor
+    biases: Tensor
+
+    def __init__(self, network: SpeechLstm) -> None:
+        super().__init__()
+        self.front_end, self.head = network.front_end, network.head
+        lstm = network.lstm
+        self.hidden = lstm.hidden_size
+        weight_ih, weight_hh, bias_ih, bias_hh = (_onnx_gates(rows) for rows in lstm.all_weights[0])
+        self.register_buffer("weights", weight_ih.unsqueeze(0))  # (1, 4 hidden, mels)
+        self.register_buffer("recurrence", weight_hh.unsqueeze(0))  # (1, 4 hidden, hidden)
+        self.register_buffer("biases", torch.cat([bias_ih, bias_hh]).unsqueeze(0))  # (1, 8 hidden)
+
+    def forward(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """As `SpeechLstm.forward`."""
+        frames, counts = self.front_end(samples, lengths)
+        n, time, _ = frames.shape
+        states, _, _ = torch.onnx.ops.symbolic_multi_out(
+            "LSTM",
+            (frames.transpose(0, 1), self.weights, self.recurrence, self.biases, counts.to(torch.int32)),
+            {"hidden_size": self.hidden},
+            dtypes=(frames.dtype,) * 3,
+            shapes=((time, 1, n, self.hidden), (1, n, self.hidden), (1, n, self.hidden)),
+            version=20,
+        )  # (time, 1, n, hidden), zero beyond each count
+        features = states.squeeze(1).sum(dim=0) / counts.unsqueeze(1)
+        return self.head(features), features
+
+
+def _onnx_gates(rows: Tensor) -> Tensor:
+    """Reorder PyTorch's gates (input, forget, cell, output) to ONNX's (input, output, forget, cell)."""
+    i, f, g, o = rows.detach().chunk(4)
+    return torch.cat([i, o, f, g])
