@@ -94,6 +94,8 @@ def facts(config: MnistCnnConfig) -> Facts:
             limits=(
                 "One digit an image, light strokes on a dark ground, centred and filling most of the frame. "
                 "Dark ink on light paper must be sent with `?invert=true`; polarity is never guessed.",
+                "Photos of paper: crop to the digit, and light the paper evenly and nearly white. On grey or "
+                "shaded paper the model is often wrong, and sure of it.",
                 "The writers are US census employees and students of the 1990s.",
                 "Anything that is no digit is called a digit all the same.",
             ),

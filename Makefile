@@ -1,0 +1,50 @@
+# Everything a person runs, one line each in `make help`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+RECIPE ?= mnist-cnn
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev serve test lint check train clean
+
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
+
+install: $(VENV)/.installed ## Create .venv and install the service with ONNX Runtime for CPUs
+install-dev: $(VENV)/.installed-dev ## Install the training jobs and the development tools too
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Octet needs Python 3.11 or newer; try make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[cpu]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) torch==2.13.0
+	$(PIP) --editable '.[cpu,training,dev]'
+	@touch $@ $(VENV)/.installed
+
+serve: install ## Serve the committed models on http://127.0.0.1:8000 (ARGS="--port 9000 …")
+	@exec $(BIN)/python -m service $(ARGS)
+
+test: install-dev ## Run the whole suite (with OCTET_DATA_DIR: the committed models over the real test sets too)
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+lint: install-dev ## Check format, style, types and import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+check: lint test ## Everything that must hold before a commit
+
+train: install-dev ## Train and publish a model (RECIPE=mnist-cnn or spoken-digits-lstm, ARGS="--seed 1 …")
+	$(BIN)/python -m training $(RECIPE) $(ARGS)
+
+clean: ## Remove the environment and all caches; models and runs stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage *.egg-info
