@@ -36,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one job; return the exit code. A failure is one line, without a stack trace."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("training").setLevel(logging.INFO)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is not installed
     try:
         directory = run(CliApp.run(Command, cli_args=arguments))
@@ -43,6 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
         first = error.errors(include_url=False)[0]
         print(f"error: {'.'.join(map(str, first['loc']))}: {first['msg']}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -6,9 +6,9 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Config(BaseModel):
@@ -60,6 +60,20 @@ class RecipeConfig(Config):
     """Seed of the weights, the order of the items and the augmentation. The splits do not depend on it."""
     fit: FitConfig
     gates: GateConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, values: Any) -> Any:
+        """Let `--fit.max-epochs 5` change one value of a part and keep the recipe's others."""
+        if not isinstance(values, dict):
+            return values
+        defaults = {name: field.default for name, field in cls.model_fields.items()}
+        return {
+            name: {**defaults[name].model_dump(), **value}
+            if isinstance(value, dict) and isinstance(defaults.get(name), Config)
+            else value
+            for name, value in values.items()
+        }
 
     def sha256(self) -> str:
         """Digest of the whole configuration; equal configurations have equal digests."""

@@ -133,15 +133,16 @@ def _train(
         callbacks=[keep_best, EarlyStopping("validation_loss", patience=config.patience)],
         enable_model_summary=False,
     )
-    trainer.fit(
-        Classifier(network, augment, config),
-        train,
-        validation,
-        ckpt_path=last if last.exists() else None,
-        weights_only=False,
-    )
-    if trainer.interrupted:
-        raise FitError(f"training was interrupted; the same command goes on from {last}")
+    try:
+        trainer.fit(
+            Classifier(network, augment, config),
+            train,
+            validation,
+            ckpt_path=last if last.exists() else None,
+            weights_only=False,
+        )
+    except SystemExit as error:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from error
     return Path(keep_best.best_model_path)
 
 

@@ -35,7 +35,7 @@ class MnistCnnConfig(RecipeConfig):
     """Configuration of the handwritten-digit CNN."""
 
     name: str = "mnist-cnn"
-    fit: FitConfig = FitConfig(max_epochs=20, batch_size=128, learning_rate=4e-3, precision="bf16-mixed")
+    fit: FitConfig = FitConfig(max_epochs=30, batch_size=128, learning_rate=4e-3, precision="bf16-mixed")
     gates: GateConfig = GateConfig(min_agreement=0.999)
     widths: tuple[int, int, int] = (32, 64, 128)
     """Channels of the three stages."""
