@@ -19,7 +19,7 @@ from bundle.errors import ManifestError
 MANIFEST_FILE = "manifest.json"
 GOLDEN_FILE = "golden.npz"
 CARD_FILE = "README.md"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$"
 
 Precision = Literal["int8", "fp32"]
@@ -69,6 +69,8 @@ class TensorSpec(Frozen):
     def _check(self) -> Self:
         if self.shape[0] != "batch":
             raise ValueError(f"tensor {self.name!r}: the first dimension must be 'batch'")
+        if any(isinstance(size, int) and size < 1 for size in self.shape):
+            raise ValueError(f"tensor {self.name!r}: a fixed dimension must be at least 1")
         if self.allowed_range is not None and not self.allowed_range[0] < self.allowed_range[1]:
             raise ValueError(f"tensor {self.name!r}: allowed_range must grow")
         return self
@@ -218,7 +220,7 @@ class Manifest(Frozen):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1]
     name: ModelName
     version: int = Field(gt=0)
     task: Literal["classification"]
@@ -265,33 +267,55 @@ def _check_tensors(manifest: Manifest) -> None:
             if tensor.free_dimensions > 1:
                 raise ValueError(f"input {tensor.name!r} has more than one free dimension a row")
             continue
-        if tensor.datatype != "INT64" or tensor.shape != ("batch",) or tensor.lengths_of not in inputs:
+        measured = inputs.get(tensor.lengths_of)
+        if (
+            (tensor.datatype, tensor.shape) != ("INT64", ("batch",))
+            or measured is None
+            or measured.free_dimensions != 1
+        ):
             raise ValueError(
-                f"input {tensor.name!r} must be INT64 [batch] and name another input in lengths_of"
+                f"input {tensor.name!r} must be INT64 [batch] and name in lengths_of another input "
+                "that has a free dimension"
             )
-    if manifest.decoding.kind != "tensor" and len(manifest.data_inputs) != 1:
+    _check_decoding(manifest)
+
+
+def _check_decoding(manifest: Manifest) -> None:
+    """What media are decoded to must be what the graph takes."""
+    if isinstance(manifest.decoding, TensorDecoding):
+        return
+    if len(manifest.data_inputs) != 1:
         raise ValueError("a model that decodes media must have exactly one data input")
+    (tensor,) = manifest.data_inputs
+    datatype: Datatype
+    sizes: tuple[int | None, ...]  # None where the dimension must be free
+    match manifest.decoding:
+        case ImageDecoding(height=height, width=width, channels=channels):
+            datatype, sizes = "UINT8", (height, width) if channels == 1 else (height, width, channels)
+        case AudioDecoding():
+            datatype, sizes = "FP32", (None,)
+        case TextDecoding():
+            datatype, sizes = "INT64", (None,)
+    found = tuple(None if isinstance(size, str) else size for size in tensor.row_shape)
+    if (tensor.datatype, found) != (datatype, sizes):
+        raise ValueError(
+            f"input {tensor.name!r} is {tensor.datatype} {list(tensor.shape)}, which is not what "
+            f"{manifest.decoding.kind} is decoded to"
+        )
 
 
-def read_manifest(directory: Path) -> Manifest:
-    """Read and check `manifest.json` of a bundle directory.
+def parse_manifest(content: bytes, path: Path) -> Manifest:
+    """Parse and check the content of a `manifest.json`.
+
+    Args:
+        path: where it was read from, for the message.
 
     Raises:
-        ManifestError: it is missing, unreadable, of another schema version, or breaks the schema.
+        ManifestError: it is malformed, of another schema version, or breaks the schema.
     """
-    path = directory / MANIFEST_FILE
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: cannot be read: {_one_line(error)}") from error
-    try:
-        manifest = Manifest.model_validate_json(text)
+        return Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise ManifestError(f"{path}: {where}: {_one_line(first['msg'])}") from error
-    return manifest
-
-
-def _one_line(value: object) -> str:
-    return re.sub(r"\s+", " ", str(value)).strip()
+        raise ManifestError(re.sub(r"\s+", " ", f"{path}: {where}: {first['msg']}")) from error

@@ -59,7 +59,8 @@ def _read(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)
-        number, wire_type = tag >> 3, tag & 7
+        # Parsers in C++ drop what lies above 32 bits; a tag must not mean one thing there and another here.
+        number, wire_type = (tag & 0xFFFFFFFF) >> 3, tag & 7
         match wire_type:
             case 0:
                 value, position = _varint(message, position)

@@ -160,8 +160,8 @@ def load_predictor(
     provider = choose_provider(policy)
     try:
         predictor = _load_best(bundle, provider, precision)
-    except ProviderError as error:
-        if policy.startswith("require"):
+    except (ProviderError, GoldenError) as error:
+        if provider == "cpu" or policy.startswith("require"):
             raise
         logger.warning("%s: %s; serving on the CPU", directory, error)
         predictor = _load_best(bundle, "cpu", precision)
@@ -180,7 +180,10 @@ def _load_best(bundle: Bundle, provider: Provider, precision: Precision | None) 
     if wanted == "int8":
         exact = config.model_copy(update={"x64quantprecision": True})
         attempts += [("int8", exact), ("fp32", config)]
-    golden = load_golden(bundle.files[GOLDEN_FILE])
+    try:
+        golden = load_golden(bundle.files[GOLDEN_FILE])
+    except GoldenError as error:
+        raise GoldenError(f"{bundle.directory}: {error}") from error
     fallback: str | None = None
     for attempt, options in attempts:
         predictor = create_predictor(bundle, attempt, provider, options, fallback)

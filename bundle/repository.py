@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundle.errors import BundleError, IntegrityError, ManifestError
-from bundle.manifest import MANIFEST_FILE, NAME_PATTERN, Manifest, Precision, read_manifest
+from bundle.manifest import MANIFEST_FILE, NAME_PATTERN, Manifest, Precision, parse_manifest
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def list_bundles(repository: Path) -> dict[str, list[int]]:
         raise BundleError(f"the model repository {repository} is not a directory")
     found: dict[str, list[int]] = {}
     for folder in sorted(repository.iterdir()):
-        if not folder.is_dir() or not re.match(NAME_PATTERN, folder.name):
+        if not folder.is_dir() or not re.fullmatch(NAME_PATTERN, folder.name):
             continue
         versions = [
             int(entry.name) for entry in folder.iterdir() if entry.is_dir() and _is_version(entry.name)
@@ -61,31 +61,44 @@ def read_bundle(directory: Path) -> Bundle:
             the directory does.
         IntegrityError: a file is missing, changed, or leads outside the directory.
     """
-    manifest = read_manifest(directory)
+    path = directory / MANIFEST_FILE
+    content = _read(directory, MANIFEST_FILE)
+    manifest = parse_manifest(content, path)
     if (manifest.name, str(manifest.version)) != (directory.parent.name, directory.name):
         raise ManifestError(
-            f"{directory / MANIFEST_FILE}: it describes {manifest.name}/{manifest.version}, "
+            f"{path}: it describes {manifest.name}/{manifest.version}, "
             f"but lies in {directory.parent.name}/{directory.name}"
         )
-    files = {name: _read_verified(directory, name, digest) for name, digest in manifest.files.items()}
-    manifest_sha256 = hashlib.sha256((directory / MANIFEST_FILE).read_bytes()).hexdigest()
-    return Bundle(directory, manifest, files, manifest_sha256)
+    files = {name: _read(directory, name) for name in manifest.files}
+    for name, digest in manifest.files.items():
+        found = _sha256(files[name])
+        if found != digest:
+            raise IntegrityError(
+                f"{directory / name}: it was changed "
+                f"(SHA-256 {found[:12]}…, the manifest says {digest[:12]}…)"
+            )
+    return Bundle(directory, manifest, files, _sha256(content))
 
 
-def _read_verified(directory: Path, name: str, digest: str) -> bytes:
+def _read(directory: Path, name: str) -> bytes:
+    """Read a regular file that really lies in the directory."""
     path = directory / name
-    if not path.resolve().is_relative_to(directory.resolve()):
-        raise IntegrityError(f"{path}: it leads outside the bundle's directory")
     try:
-        content = path.read_bytes()
+        inside = path.resolve().is_relative_to(directory.resolve())
+    except RuntimeError as error:
+        raise IntegrityError(f"{path}: it is a link that leads to itself") from error
+    if not inside:
+        raise IntegrityError(f"{path}: it leads outside the bundle's directory")
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise IntegrityError(f"{path}: it is not a regular file")
+    try:
+        return path.read_bytes()
     except OSError as error:
         raise IntegrityError(f"{path}: it is missing or cannot be read ({error.strerror})") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != digest:
-        raise IntegrityError(
-            f"{path}: it was changed (SHA-256 {found[:12]}…, the manifest says {digest[:12]}…)"
-        )
-    return content
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _is_version(name: str) -> bool:

@@ -17,6 +17,15 @@ from bundle.decoding import Limits, decode_media
 from bundle.errors import InputError
 from bundle.manifest import AudioDecoding, Manifest, TensorSpec
 
+_JSON_NAMES = {
+    bool: "true or false",
+    str: "text",
+    float: "fractions",
+    dict: "an object",
+    list: "lists nested too deeply",
+    type(None): "null",
+}
+
 Array = NDArray[Any]
 # Data input -> array without the batch dimension.
 Row = dict[str, Array]
@@ -51,13 +60,13 @@ def row_from_values(manifest: Manifest, values: object, limits: Limits) -> Row:
     """
     tensor = _only_input(manifest)
     dtype = DTYPES[tensor.datatype]
+    _check_types(tensor, values)
     try:
         array = np.array(values)
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{tensor.name}: the nested lists have no regular shape") from error
     if array.size and array.dtype.kind not in ("iu" if dtype.kind in "iu" else "iuf"):
-        expected = "integers" if dtype.kind in "iu" else "numbers"
-        raise InputError(f"{tensor.name}: expected {expected} ({tensor.datatype}), got {_describe(array)}")
+        raise InputError(f"{tensor.name}: holds integers that are too large for any {tensor.datatype}")
     _check(manifest, tensor, array, limits)
     return {tensor.name: array.astype(dtype)}
 
@@ -165,16 +174,33 @@ def _fits(expected: tuple[int | str, ...], found: tuple[int, ...]) -> bool:
     )
 
 
+def _check_types(tensor: TensorSpec, values: object) -> None:
+    """Refuse what is no number, before numpy takes true for 1 or makes room for a long text everywhere."""
+    allowed = {int} if DTYPES[tensor.datatype].kind in "iu" else {int, float}
+    if odd := _leaf_types(values, len(tensor.row_shape)) - allowed:
+        expected = "integers" if allowed == {int} else "numbers"
+        found = ", ".join(sorted(_JSON_NAMES.get(kind, kind.__name__) for kind in odd))
+        raise InputError(f"{tensor.name}: expected {expected} ({tensor.datatype}), got {found}")
+
+
+def _leaf_types(values: object, depth: int) -> set[type]:
+    """The types of all that stands in nested lists, down to a depth; beyond, a list is a leaf itself."""
+    if not isinstance(values, list):
+        return {type(values)}
+    kinds = set(map(type, values))
+    if depth > 1 and list in kinds:
+        kinds.discard(list)
+        kinds.update(*(_leaf_types(value, depth - 1) for value in values if isinstance(value, list)))
+    return kinds
+
+
 def _bounds(tensor: TensorSpec) -> tuple[float, float]:
     dtype = DTYPES[tensor.datatype]
-    limits = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
     low, high = tensor.allowed_range or (-math.inf, math.inf)
-    return max(low, float(limits.min)), min(high, float(limits.max))
-
-
-def _describe(array: Array) -> str:
-    kinds = {"b": "booleans", "f": "fractions", "U": "text", "O": "null or a mixture", "i": "integers"}
-    return kinds.get(array.dtype.kind, str(array.dtype))
+    if dtype.kind == "f":
+        return max(low, float(np.finfo(dtype).min)), min(high, float(np.finfo(dtype).max))
+    limits = np.iinfo(dtype)  # kept as integers: as a float, the largest INT64 would be one too many
+    return max(low, limits.min), min(high, limits.max)
 
 
 def _text(shape: Sequence[int | str]) -> str:

@@ -20,10 +20,11 @@ _ORT_NAMES: dict[Provider, str] = {
     "cuda": "CUDAExecutionProvider",
     "openvino": "OpenVINOExecutionProvider",
 }
-# OpenVINO would compute in bf16 on processors with AMX, which golden outputs do not survive.
+# Left alone, CUDA would round to TF32 and OpenVINO, on processors with AMX, to bf16: golden outputs
+# survive neither.
 _PROVIDER_OPTIONS: dict[Provider, dict[str, str]] = {
     "cpu": {},
-    "cuda": {},
+    "cuda": {"use_tf32": "0"},
     "openvino": {"device_type": "CPU", "precision": "FP32"},
 }
 _LEVELS = {
@@ -39,9 +40,16 @@ _ORT_TYPES = {
     "FP32": "tensor(float)",
 }
 
-# ONNX Runtime's exceptions have no common base of their own.
-ORT_ERRORS = tuple(
-    value for value in vars(ort_state).values() if isinstance(value, type) and issubclass(value, Exception)
+# ONNX Runtime's exceptions have no common base of their own. Its Python side adds two: a ValueError for
+# inputs that are missing or names that are not UTF-8, a RuntimeError for types that it cannot take.
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    *(
+        value
+        for value in vars(ort_state).values()
+        if isinstance(value, type) and issubclass(value, Exception)
+    ),
+    RuntimeError,
+    ValueError,
 )
 
 ort.disable_telemetry_events()  # it would write a device id to disk, and warn where it cannot
@@ -77,7 +85,7 @@ def create_session(model: bytes, config: SessionConfig, provider: Provider) -> o
 
     Raises:
         GraphError: the file is no ONNX model, is not self-contained, or cannot be loaded.
-        ProviderError: ONNX Runtime fell back to another provider.
+        ProviderError: another provider than the CPU cannot load it, or ONNX Runtime fell back from it.
     """
     check_self_contained(model)
     options = ort.SessionOptions()
@@ -89,13 +97,18 @@ def create_session(model: bytes, config: SessionConfig, provider: Provider) -> o
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.x64quantprecision", str(int(config.x64quantprecision)))
     options.add_session_config_entry("session.disable_quant_qdq", str(int(config.disable_quant_qdq)))
+    # Its own format is no protocol buffer, so nothing could be said of where such a file reaches.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     name = _ORT_NAMES[provider]
     try:
         session = ort.InferenceSession(
-            model, options, providers=[(name, _PROVIDER_OPTIONS[provider])], disable_fallback=1
+            model, options, providers=[(name, _PROVIDER_OPTIONS[provider])], enable_fallback=0
         )
     except ORT_ERRORS as error:
-        raise GraphError(f"ONNX Runtime cannot load it: {' '.join(str(error).split())[:200]}") from error
+        reason = " ".join(str(error).split())[:200]
+        if provider != "cpu":  # whose fault it is shows on the CPU
+            raise ProviderError(f"{name} cannot load it: {reason}") from error
+        raise GraphError(f"ONNX Runtime cannot load it: {reason}") from error
     if session.get_providers()[0] != name:
         raise ProviderError(f"ONNX Runtime fell back from {name} to {session.get_providers()[0]}")
     return session
@@ -114,17 +127,18 @@ def check_signature(
         ("outputs", tuple(outputs), session.get_outputs()),
     ):
         expected = {spec.name for spec in specs}
-        found = {node.name: node for node in nodes}
+        try:
+            found = {node.name: (node.type, node.shape) for node in nodes}
+        except UnicodeDecodeError as error:
+            raise GraphError(f"a name among its {side} is not UTF-8") from error
         if expected != set(found):
             raise GraphError(f"its {side} are {sorted(found)}, the manifest says {sorted(expected)}")
         for spec in specs:
-            node = found[spec.name]
-            if node.type != _ORT_TYPES[spec.datatype]:
-                raise GraphError(f"{spec.name!r} is a {node.type}, the manifest says {spec.datatype}")
-            if not _same_shape(spec.shape, node.shape):
-                raise GraphError(
-                    f"{spec.name!r} has the shape {node.shape}, the manifest says {list(spec.shape)}"
-                )
+            kind, shape = found[spec.name]
+            if kind != _ORT_TYPES[spec.datatype]:
+                raise GraphError(f"{spec.name!r} is a {kind}, the manifest says {spec.datatype}")
+            if not _same_shape(spec.shape, shape):
+                raise GraphError(f"{spec.name!r} has the shape {shape}, the manifest says {list(spec.shape)}")
 
 
 def _same_shape(spec: tuple[int | str, ...], found: list[int | str | None]) -> bool:

@@ -20,6 +20,7 @@ from bundle.golden import Golden, compute_logits
 from bundle.manifest import (
     CARD_FILE,
     GOLDEN_FILE,
+    SCHEMA_VERSION,
     Decoding,
     Graph,
     Manifest,
@@ -122,6 +123,7 @@ def _draft(config: RecipeConfig, facts: Facts, graphs: Graphs, version: int) -> 
     models: dict[Precision, onnx.ModelProto] = {"int8": graphs.int8, "fp32": graphs.fp32}
     names = {precision: f"model.{precision}.onnx" for precision in models}
     manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
         name=config.name,
         version=version,
         task="classification",

@@ -15,6 +15,7 @@ from bundle.manifest import AudioDecoding
 
 MAX_RATE_HZ = 192_000
 MAX_CHANNELS = 8
+SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 # Programs that write WAV into a pipe cannot know the size yet and leave this in its place.
 _UNKNOWN_SIZE = 0xFFFFFFFF
 
@@ -47,6 +48,8 @@ def decode_audio(body: bytes, decoding: AudioDecoding, *, max_audio_s: float) ->
         raise InputError("the sound is empty")
     if not np.isfinite(samples).all():
         raise InputError("the sound holds values that are not finite numbers")
+    # Clipped before as well as after: sums of huge values would overflow.
+    samples = samples.clip(-1.0, 1.0)
     mono = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
     if rate_hz != decoding.sample_rate_hz:
         mono = soxr.resample(mono, rate_hz, decoding.sample_rate_hz, quality="HQ")
@@ -64,6 +67,8 @@ def _check_format(sound: soundfile.SoundFile, decoding: AudioDecoding, max_audio
         )
     if channels > MAX_CHANNELS:
         raise InputError(f"the sound has {channels} channels; at most {MAX_CHANNELS} are allowed")
+    if sound.subtype not in SUBTYPES:
+        raise InputError(f"the sound is encoded as {sound.subtype}; integers and floating point are allowed")
     seconds = sound.frames / rate_hz
     if seconds > max_audio_s:
         raise InputError(f"the sound lasts {seconds:.1f} s; at most {max_audio_s:g} s are allowed")

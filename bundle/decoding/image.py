@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from bundle.errors import InputError
 from bundle.manifest import ImageDecoding
@@ -16,14 +17,29 @@ from bundle.manifest import ImageDecoding
 # Pillow's own bomb check warns or raises at fixed sizes, process-wide. The caller's limit is checked
 # against the header below instead, before a single pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
+# Pillow warns of odd metadata, which is up to the sender: nothing that the log should show. Set once,
+# because `catch_warnings` is not safe where several threads decode.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 FORMATS = ("PNG", "JPEG")
 
 # What Pillow's decoders and its EXIF reader raise for damaged files (found by fuzzing, see the tests).
 _DAMAGE = (
-    EOFError, IndexError, KeyError, OSError, OverflowError, SyntaxError, TypeError, ValueError,
-    struct.error, zlib.error,
+    AssertionError, AttributeError, EOFError, IndexError, KeyError, OSError, OverflowError, SyntaxError,
+    TypeError, ValueError, struct.error, zlib.error,
 )  # fmt: skip
+
+# EXIF orientation -> what turns the image upright. Pillow's own `exif_transpose` also writes the
+# metadata anew, which fails where they are odd.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def decode_image(
@@ -53,8 +69,7 @@ def decode_image(
                     f"the image has {image.width} x {image.height} pixels; at most {max_pixels} are allowed"
                 )
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            flat = _flatten(upright, decoding, invert=invert)
+            flat = _flatten(_turn_upright(image), decoding, invert=invert)
     except UnidentifiedImageError as error:
         raise InputError("the body is not a PNG or JPEG image") from error
     except _DAMAGE as error:
@@ -62,12 +77,22 @@ def decode_image(
     return np.asarray(_fit(flat, decoding), dtype=np.uint8).copy()
 
 
+def _turn_upright(image: Image.Image) -> Image.Image:
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
+
+
 def _flatten(image: Image.Image, decoding: ImageDecoding, *, invert: bool) -> Image.Image:
     """Bring any mode to plain "L" or "RGB" over the background, inverted if asked."""
     mode = "L" if decoding.channels == 1 else "RGB"
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip, not scale
         wide = np.asarray(image, dtype=np.int64)
-        image = Image.fromarray((wide.clip(0, 65535) // 257).astype(np.uint8), "L")
+        grey = Image.fromarray((wide.clip(0, 65535) // 257).astype(np.uint8))
+        if "transparency" in image.info:  # one of the 65536 shades
+            grey.putalpha(
+                Image.fromarray(np.where(wide == image.info["transparency"], 0, 255).astype(np.uint8))
+            )
+        image = grey
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         alpha = layer.getchannel("A")

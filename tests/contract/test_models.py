@@ -1,0 +1,94 @@
+"""Every bundle in the model repository is whole, proves itself on this machine, and keeps its promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from bundle.manifest import Manifest, Metrics, Precision
+from bundle.predictor import load_predictor
+from bundle.repository import list_bundles, read_bundle
+
+MODELS = Path(__file__).parents[2] / "models"
+BUNDLES = [
+    MODELS / name / str(version) for name, versions in list_bundles(MODELS).items() for version in versions
+]
+IDS = [f"{path.parent.name}/{path.name}" for path in BUNDLES]
+# int8 / fp32 of latency at batch 8, and of size: what the models were accepted by when they were published.
+ACCEPTED = {"mnist-cnn": (0.45, 0.30), "spoken-digits-lstm": (0.85, 0.60)}
+
+
+def metrics_of(manifest: Manifest, precision: Precision) -> Metrics:
+    metrics = manifest.graphs[precision].metrics
+    assert metrics is not None
+    return metrics
+
+
+def test_the_repository_holds_both_models() -> None:
+    assert set(ACCEPTED) <= set(list_bundles(MODELS))
+
+
+@pytest.mark.parametrize("directory", BUNDLES, ids=IDS)
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_a_bundle_loads_and_reproduces_its_golden_outputs(directory: Path, precision: Precision) -> None:
+    predictor = load_predictor(directory, precision=precision)
+    predictor.warm_up()
+    assert predictor.precision == precision
+    assert predictor.fallback is None
+
+
+@pytest.mark.parametrize("directory", BUNDLES, ids=IDS)
+def test_a_bundle_holds_only_the_files_of_its_manifest(directory: Path) -> None:
+    manifest = read_bundle(directory).manifest
+    assert {path.name for path in directory.iterdir()} == {*manifest.files, "manifest.json"}
+    assert "-dirty" not in manifest.provenance.git_commit
+
+
+@pytest.mark.parametrize("directory", BUNDLES, ids=IDS)
+def test_the_measured_figures_are_those_the_model_was_accepted_by(directory: Path) -> None:
+    manifest = read_bundle(directory).manifest
+    int8, fp32 = metrics_of(manifest, "int8"), metrics_of(manifest, "fp32")
+    max_latency, max_size = ACCEPTED[manifest.name]
+    assert int8.latency_ms[8] / fp32.latency_ms[8] <= max_latency
+    assert int8.size_bytes / fp32.size_bytes <= max_size
+    assert int8.size_bytes == (directory / manifest.graphs["int8"].file).stat().st_size
+
+
+@pytest.mark.parametrize("directory", BUNDLES, ids=IDS)
+def test_graphs_are_portable_and_tell_nothing_of_the_machine(directory: Path) -> None:
+    for graph in read_bundle(directory).manifest.graphs.values():
+        model = onnx.load(directory / graph.file)
+        assert model.ir_version <= 10
+        assert {entry.version for entry in model.opset_import if entry.domain == ""} == {20}
+        assert not model.metadata_props
+        assert b"site-packages" not in (directory / graph.file).read_bytes()
+
+
+def test_the_lstm_is_quantized_and_its_front_end_is_not() -> None:
+    directory = MODELS / "spoken-digits-lstm" / "1"
+    sizes = {}
+    for precision in ("int8", "fp32"):
+        model = onnx.load(directory / f"model.{precision}.onnx")
+        operators = {node.op_type for node in model.graph.node}
+        assert "Conv" in operators
+        assert ("DynamicQuantizeLSTM" in operators) == (precision == "int8")
+        front_end = sum(
+            len(tensor.raw_data) for tensor in model.graph.initializer if tensor.name.startswith("front_end.")
+        )
+        sizes[precision] = (directory / f"model.{precision}.onnx").stat().st_size - front_end
+    assert sizes["int8"] / sizes["fp32"] <= 0.30
+
+
+def test_all_model_files_together_are_small() -> None:
+    files = [path for path in MODELS.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 8_000_000
+
+
+def test_golden_inputs_differ_from_each_other() -> None:
+    for directory in BUNDLES:
+        with np.load(directory / "golden.npz", allow_pickle=False) as golden:
+            inputs = [golden[key] for key in golden.files if key.startswith("input.")]
+            assert all(len(np.unique(array, axis=0)) > 1 for array in inputs)
