@@ -145,7 +145,11 @@ class SessionConfig(Frozen):
 
 
 class Quantization(Frozen):
-    """How the int8 graph was made from the fp32 graph."""
+    """How the int8 graph was made from the fp32 graph.
+
+    Attributes:
+        excluded_nodes: names in the fp32 graph of the heavy nodes that were left in fp32.
+    """
 
     method: Literal["static_qdq", "dynamic"]
     activation_type: Literal["uint8"] = "uint8"

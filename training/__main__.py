@@ -8,8 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict, get_subcommand
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    CliSubCommand,
+    SettingsConfigDict,
+    SettingsError,
+    get_subcommand,
+)
 
+from bundle.errors import BundleError
 from training.config import Places
 from training.errors import TrainingError
 from training.recipes import mnist_cnn, spoken_digits_lstm
@@ -44,10 +52,13 @@ def main(arguments: list[str] | None = None) -> int:
         first = error.errors(include_url=False)[0]
         print(f"error: {'.'.join(map(str, first['loc']))}: {first['msg']}", file=sys.stderr)
         return 2
+    except SettingsError as error:
+        print(f"error: {error}: {error.__cause__}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
-    except TrainingError as error:
+    except (TrainingError, BundleError, OSError) as error:  # an OSError: a folder cannot be written to
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"published {directory}")
@@ -56,7 +67,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(command: Command) -> Path:
     """Run the recipe that a command configures; return the published directory."""
-    job = get_subcommand(command)  # exits with the usage where there is none
+    job = get_subcommand(command, is_required=False)
+    if job is None:
+        recipes = " or ".join(name.replace("_", "-") for name in Command.model_fields)
+        raise TrainingError(f"no recipe was named: {recipes}; --help tells more")
     places = Places(**_only(job, Places))
     if isinstance(job, MnistCnnJob):
         return mnist_cnn.train(mnist_cnn.MnistCnnConfig(**_only(job, mnist_cnn.MnistCnnConfig)), places)

@@ -14,6 +14,7 @@ import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
+from bundle.session import ORT_ERRORS
 from training.errors import ExportError
 
 OPSET = 20
@@ -107,16 +108,20 @@ def check_parity(
         with torch.no_grad():
             expected = network(*batch)[0].numpy()
         feeds: dict[str, Any] = {name: value.numpy() for name, value in zip(names, batch, strict=True)}
-        found = np.asarray(session.run(["logits"], feeds)[0])
         shapes = " and ".join(str(tuple(value.shape)) for value in batch)
+        try:
+            found = np.asarray(session.run(["logits"], feeds)[0])
+        except ORT_ERRORS as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ExportError(f"inputs of {shapes} cannot be run: {reason}") from error
         if found.shape != expected.shape:
             raise ExportError(
                 f"for inputs of {shapes} the ONNX logits are {found.shape}, not {expected.shape}"
             )
-        error = float(np.abs(found - expected).max())
-        if not error <= max_error:
+        difference = float(np.abs(found - expected).max())
+        if not difference <= max_error:
             raise ExportError(
-                f"for inputs of {shapes} a logit differs by {error:.2g}; {max_error:g} is allowed"
+                f"for inputs of {shapes} a logit differs by {difference:.2g}; {max_error:g} is allowed"
             )
-        worst = max(worst, error)
+        worst = max(worst, difference)
     return worst

@@ -112,14 +112,18 @@ def _train(
     augment: Callable[[Batch], Batch] | None,
     last: Path,
 ) -> Path:
-    """Run or resume the training loop; return the checkpoint of the best epoch."""
+    """Run or resume the training loop; return the checkpoint of the best epoch that was validated, if any."""
     keep_best = ModelCheckpoint(
-        dirpath=run_dir / "checkpoints",
+        dirpath=last.parent,
         filename="best-{epoch}",
         monitor="validation_loss",
-        save_last=True,
+        save_on_train_epoch_end=False,
         enable_version_counter=False,
     )
+    # After every epoch, better or not; Lightning's own `save_last` follows the best one.
+    keep_last = ModelCheckpoint(dirpath=last.parent, filename=last.stem, enable_version_counter=False)
+    # Checked after validation only: `max_steps` can end an epoch before there was one.
+    stop = EarlyStopping("validation_loss", patience=config.patience, check_on_train_epoch_end=False)
     trainer = L.Trainer(
         accelerator="auto",
         devices=1,
@@ -127,10 +131,10 @@ def _train(
         max_steps=config.max_steps,
         precision=config.precision,
         deterministic=True,
-        logger=CSVLogger(run_dir, name="", version="logs"),
+        logger=CSVLogger(run_dir, name="logs"),  # a folder for each time that the run goes on
         default_root_dir=run_dir,
         log_every_n_steps=10,
-        callbacks=[keep_best, EarlyStopping("validation_loss", patience=config.patience)],
+        callbacks=[stop, keep_best, keep_last],
         enable_model_summary=False,
     )
     try:
@@ -143,7 +147,7 @@ def _train(
         )
     except SystemExit as error:  # what Lightning makes of Ctrl-C
         raise KeyboardInterrupt from error
-    return Path(keep_best.best_model_path)
+    return Path(keep_best.best_model_path or keep_last.best_model_path)
 
 
 def check_overfits(network: nn.Module, batch: Batch, config: FitConfig) -> None:

@@ -48,9 +48,10 @@ def publish(manifest: Manifest, files: Mapping[str, bytes], repository: Path) ->
         raise PublishError(f"{target} exists; a published version never changes")
     if manifest.version < next_version(repository, manifest.name):
         raise PublishError(f"{target} would be older than the latest version; versions only grow")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".publishing-", dir=target.parent))
+    staging: Path | None = None
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".publishing-", dir=target.parent))
         content = manifest.model_dump_json(indent=2).encode() + b"\n"
         for name, data in {**files, MANIFEST_FILE: content}.items():
             _write(staging / name, data)
@@ -61,7 +62,8 @@ def publish(manifest: Manifest, files: Mapping[str, bytes], repository: Path) ->
     except OSError as error:
         raise PublishError(f"{target} could not be published: {error}") from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
     return target
 
 

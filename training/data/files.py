@@ -13,7 +13,10 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
@@ -49,9 +52,8 @@ def ensure_files(folder: Path, checksums: Mapping[str, str], base_url: str) -> N
     """
     for name in missing_files(folder, checksums):
         url = f"{base_url}/{name}"
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
-            part = Path(temporary) / "part"
+        with _temporary_folder(folder) as temporary:
+            part = temporary / "part"
             _download(url, part, wanted=folder / name)
             _verify(part, checksums[name], name=name, url=url)
             part.replace(folder / name)
@@ -72,26 +74,26 @@ def ensure_archive(folder: Path, checksums: Mapping[str, str], url: str) -> None
     missing = missing_files(folder, checksums)
     if not missing:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary:
-        archive = Path(temporary) / "archive"
+    with _temporary_folder(folder) as temporary:
+        archive = temporary / "archive"
         _download(url, archive, wanted=folder / missing[0])
         wanted = set(missing)
         try:
             with tarfile.open(archive) as tar:
                 for member in tar:
                     name = str(PurePosixPath(*PurePosixPath(member.name).parts[1:]))
-                    source = tar.extractfile(member) if name in wanted else None
+                    # Links are never followed, not even to other members.
+                    source = tar.extractfile(member) if name in wanted and member.isfile() else None
                     if source is None:
                         continue
-                    part = Path(temporary) / "part"
+                    part = temporary / "part"
                     with part.open("wb") as sink:
                         shutil.copyfileobj(source, sink)
                     _verify(part, checksums[name], name=name, url=url)
                     (folder / name).parent.mkdir(parents=True, exist_ok=True)
                     part.replace(folder / name)
                     wanted.discard(name)
-        except (tarfile.TarError, EOFError, OSError) as error:
+        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
             raise DataError(f"the archive {url} cannot be read: {error}") from error
     if wanted:
         raise DataError(f"the archive {url} does not hold {min(wanted)} ({len(wanted)} files are missing)")
@@ -106,6 +108,18 @@ def missing_files(folder: Path, checksums: Mapping[str, str]) -> list[str]:
     ]
 
 
+@contextmanager
+def _temporary_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside the data, which is gone afterwards, whatever happened."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(dir=folder, prefix=".download-")
+    except OSError as error:
+        raise DataError(f"the data directory {folder} cannot be written to: {error}") from error
+    with temporary as name:
+        yield Path(name)
+
+
 def _download(url: str, target: Path, *, wanted: Path) -> None:
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response, target.open("wb") as file:
@@ -114,7 +128,7 @@ def _download(url: str, target: Path, *, wanted: Path) -> None:
                 while chunk := response.read(_CHUNK_BYTES):
                     file.write(chunk)
                     bar.update(len(chunk))
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (urllib.error.URLError, HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         state = "is not the published file" if wanted.is_file() else "is not there"
         raise DataError(
