@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from pydantic import ValidationError
-from pydantic_settings import CliApp
+from pydantic_settings import CliApp, SettingsError
 
 from bundle.errors import BundleError
 from service.logs import configure_logs
@@ -21,11 +21,15 @@ def main(arguments: list[str] | None = None) -> int:
         configure_logs(settings.log_format)
         with bind(settings) as listener:
             if settings.workers > 1:
-                return supervise(settings, listener)
-            run_worker(settings, listener)
+                supervise(settings, listener)
+            else:
+                run_worker(settings, listener)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         print(f"error: setting {'.'.join(map(str, first['loc']))}: {first['msg']}", file=sys.stderr)
+        return 2
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except (BundleError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -16,6 +16,8 @@ from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import Settings
 
+_PROBLEM = {"description": "A problem, as RFC 9457 has it", "content": {"application/problem+json": {}}}
+
 
 def create_app(settings: Settings, registry: Registry, metrics: Metrics) -> FastAPI:
     """Build the application. Its lifespan starts and stops the registry's batchers."""
@@ -42,5 +44,5 @@ def create_app(settings: Settings, registry: Registry, metrics: Metrics) -> Fast
     app.add_middleware(RequestMiddleware, metrics=metrics)
     add_problem_handlers(app)
     for part in (predict, models, health):
-        app.include_router(part.router)
+        app.include_router(part.router, responses={"default": _PROBLEM})
     return app

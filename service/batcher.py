@@ -72,7 +72,7 @@ class Batcher:
         self._tasks = [asyncio.create_task(self._serve()) for _ in range(self._runners)]
 
     async def stop(self) -> None:
-        """Stop the runners. Call it when no request is left; what still waits is cancelled."""
+        """Stop the runners. Call it when no request is left; what still waits or runs is cancelled."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -113,7 +113,11 @@ class Batcher:
         while True:
             batch = self._next_batch()
             if batch:
-                await self._run(batch)
+                try:
+                    await self._run(batch)
+                finally:
+                    for item in batch:  # when this is stopped, nobody else would answer them
+                        item.future.cancel()
             else:
                 self._arrival.clear()
                 await self._arrival.wait()

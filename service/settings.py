@@ -25,6 +25,7 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
         cli_prog_name="python -m service",
         cli_kebab_case=True,
+        cli_exit_on_error=False,
         env_ignore_empty=True,
     )
 

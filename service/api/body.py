@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -31,9 +32,9 @@ async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes
     if encoding := request.headers.get("content-encoding"):
         raise UnsupportedMediaError(f"a body with the content encoding {encoding!r} is not supported")
     too_large = BodyTooLargeError(f"the body is larger than the allowed {max_bytes} bytes")
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise too_large
+    with suppress(ValueError):  # without a length, or with an odd one, what comes is counted
+        if int(request.headers.get("content-length", "")) > max_bytes:
+            raise too_large
     chunks = []
     size = 0
     try:

@@ -36,9 +36,18 @@ async def list_models(request: Request) -> dict[str, list[str]]:
 
 
 @router.get("/v1/models/{name:model}")
-@router.get("/v1/models/{name:model}/versions/{version:model}")
-async def describe_model(request: Request, name: str, version: str | None = None) -> dict[str, Any]:
+async def describe_model(request: Request, name: str) -> dict[str, Any]:
     """Tell what is known of a model: its versions, inputs, labels, figures, and what it really runs on."""
+    return _describe(request, name, None)
+
+
+@router.get("/v1/models/{name:model}/versions/{version:model}")
+async def describe_version(request: Request, name: str, version: str) -> dict[str, Any]:
+    """Tell the same of one version."""
+    return _describe(request, name, version)
+
+
+def _describe(request: Request, name: str, version: str | None) -> dict[str, Any]:
     registry: Registry = request.app.state.registry
     served = registry.get(name, version)
     record = record_of(request.scope)

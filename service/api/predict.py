@@ -46,28 +46,38 @@ class Parameters(BaseModel):
 
 
 @router.post("/v1/models/{name:model}:predict")
-@router.post("/v1/models/{name:model}/versions/{version}:predict")
-async def predict(
-    request: Request, name: str, parameters: Annotated[Parameters, Query()], version: str | None = None
-) -> Response:
+async def predict(request: Request, name: str, parameters: Annotated[Parameters, Query()]) -> Response:
     """Classify one or more inputs.
 
     The body is JSON `{"instances": […]}` (nested numbers, or `{"b64": "…"}` for media), a media file as it
     is (`image/png`, `image/jpeg`, `audio/wav`, as the model takes), or a little-endian tensor as
     `application/octet-stream`, with its shape in `X-Tensor-Shape` where it is not plain.
     """
+    return await _answer(request, name, None, parameters, render_predictions)
+
+
+@router.post("/v1/models/{name:model}/versions/{version:model}:predict")
+async def predict_with_version(
+    request: Request, name: str, version: str, parameters: Annotated[Parameters, Query()]
+) -> Response:
+    """Classify with one version of a model."""
     return await _answer(request, name, version, parameters, render_predictions)
 
 
 @router.post("/v1/models/{name:model}:confidence")
-@router.post("/v1/models/{name:model}/versions/{version}:confidence")
-async def confidence(
-    request: Request, name: str, parameters: Annotated[Parameters, Query()], version: str | None = None
-) -> Response:
+async def confidence(request: Request, name: str, parameters: Annotated[Parameters, Query()]) -> Response:
     """Classify one or more inputs and say how sure the answer is, and how that is known.
 
     Takes the same bodies as `:predict`.
     """
+    return await _answer(request, name, None, parameters, render_confidence)
+
+
+@router.post("/v1/models/{name:model}/versions/{version:model}:confidence")
+async def confidence_with_version(
+    request: Request, name: str, version: str, parameters: Annotated[Parameters, Query()]
+) -> Response:
+    """Classify with one version of a model and say how sure the answer is."""
     return await _answer(request, name, version, parameters, render_confidence)
 
 

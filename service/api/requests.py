@@ -7,6 +7,7 @@ import re
 import time
 import uuid
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -83,7 +84,7 @@ class RequestMiddleware:
         self._metrics.request_seconds.labels(record.model, record.version, route).observe(seconds)
         fields = {
             "method": scope["method"],
-            "path": scope["path"],
+            "path": quote(scope["path"], safe="/:"),  # a line break in it must not forge a line
             "status": record.status,
             "milliseconds": round(seconds * 1e3, 2),
         }

@@ -1,0 +1,105 @@
+"""Predictors that wait at a gate or fail on purpose, which a real one cannot be made to do."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import numpy as np
+
+from bundle.predictor import Outputs, Predictor, load_predictor
+from bundle.rows import Row
+from service.app import create_app
+from service.batcher import Batcher
+from service.metrics import Metrics
+from service.registry import Registry, Served
+from service.settings import Settings
+
+LIMIT_S = 20  # far above what anything here takes; a test that gets there fails
+
+
+class EchoPredictor:
+    """Gives each row its own value back; rows with a negative value make their whole run fail.
+
+    Attributes:
+        gate: runs wait until it is set.
+        gates: values of a run -> the gate at which it waits instead.
+        runs: the values of each run, in the order in which they began.
+    """
+
+    def __init__(self, max_batch_size: int) -> None:
+        manifest = SimpleNamespace(name="echo", version=1, max_batch_size=max_batch_size)
+        self.bundle = SimpleNamespace(manifest=manifest)
+        self.gate = threading.Event()
+        self.gates: dict[tuple[float, ...], threading.Event] = {}
+        self.runs: list[list[float]] = []
+
+    def run(self, rows: Sequence[Row]) -> Outputs:
+        values = [float(row["x"]) for row in rows]
+        self.runs.append(values)
+        assert self.gates.get(tuple(values), self.gate).wait(LIMIT_S)
+        if min(values) < 0:
+            raise RuntimeError(f"cannot run {min(values):g}")
+        logits = np.array([[value, value + 0.5] for value in values], np.float32)
+        return Outputs(logits=logits, features=logits)
+
+
+class GatedPredictor:
+    """A real predictor whose runs wait at a gate.
+
+    Attributes:
+        gate: runs wait until it is set.
+        running: set once a run waits at the gate.
+        failure: raised instead of running, if any.
+    """
+
+    def __init__(self, real: Predictor) -> None:
+        self._real = real
+        self.gate = threading.Event()
+        self.running = threading.Event()
+        self.failure: Exception | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def run(self, rows: Sequence[Row]) -> Outputs:
+        self.running.set()
+        assert self.gate.wait(LIMIT_S)
+        if self.failure is not None:
+            raise self.failure
+        return self._real.run(rows)
+
+
+@asynccontextmanager
+async def gated_app(
+    repository: Path, **settings: Any
+) -> AsyncIterator[tuple[httpx.AsyncClient, GatedPredictor]]:
+    """Run the application in this process with tiny-image alone, on one thread, behind a gate."""
+    chosen = Settings(models=repository, threads=1, **settings)
+    metrics = Metrics()
+    predictor: Any = GatedPredictor(load_predictor(repository / "tiny-image" / "1"))
+    executor = ThreadPoolExecutor(1)
+    batcher = Batcher(predictor, executor, 1, chosen.max_queue_size, metrics)
+    app = create_app(chosen, Registry([Served(predictor, batcher)], executor), metrics)
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://octet") as client:
+            client.app = app  # type: ignore[attr-defined]
+            try:
+                yield client, predictor
+            finally:
+                predictor.gate.set()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the event loop run until a condition holds."""
+    async with asyncio.timeout(LIMIT_S):
+        while not condition():
+            await asyncio.sleep(0.001)

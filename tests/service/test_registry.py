@@ -1,0 +1,103 @@
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bundle.errors import BundleError, IntegrityError, ProviderError
+from service.errors import UnknownModelError
+from service.metrics import Metrics
+from service.registry import Registry, load_registry
+from service.settings import Settings
+from tests import tiny
+from tests.service.calls import pixels
+
+
+def load(folder: Path, **settings: object) -> tuple[Registry, Callable[..., float | None]]:
+    """Return the registry, and what its metrics say."""
+    metrics = Metrics()
+    registry = load_registry(Settings(models=folder, threads=2, **settings), metrics)  # type: ignore[arg-type]
+    return registry, lambda name, **labels: metrics.registry.get_sample_value(name, labels)
+
+
+def test_names_are_sorted_and_versions_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for version in (2, 9, 10):
+        tiny.make_image_bundle(tmp_path, version=version)
+    tiny.make_audio_bundle(tmp_path)
+    registry, _ = load(tmp_path)
+    assert registry.names() == ["tiny-audio", "tiny-image"]
+    assert [served.version for served in registry.versions("tiny-image")] == ["2", "9", "10"]
+    assert registry.get("tiny-image").version == "10"
+    assert registry.get("tiny-image", "9").version == "9"
+    assert registry.get("tiny-audio").name == "tiny-audio"
+
+
+@pytest.mark.parametrize("version", ["3", "0", "01", "abc", "", " 1", "1.0", "-1", "１"])
+def test_a_version_that_is_not_served_is_unknown_and_the_message_lists_those_that_are(
+    repository: Path, version: str
+) -> None:
+    registry, _ = load(repository)
+    with pytest.raises(UnknownModelError, match=r"no version .*; it has 1, 2$"):
+        registry.get("tiny-image", version)
+
+
+def test_a_name_that_is_not_served_is_unknown_and_the_message_lists_those_that_are(repository: Path) -> None:
+    registry, _ = load(repository)
+    with pytest.raises(UnknownModelError, match="no model 'tiny'; there are tiny-audio, tiny-image"):
+        registry.get("tiny")
+
+
+def test_what_is_loaded_is_reported_as_metrics_and_logged(
+    repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "service.registry"):
+        registry, sample = load(repository)
+    assert "tiny-image/2 is ready: int8 on cpu" in caplog.messages
+    label = {"model": "tiny-image", "version": "2"}
+    sha256 = registry.get("tiny-image", "2").predictor.bundle.manifest_sha256
+    info = {**label, "precision": "int8", "provider": "cpu", "bundle_sha256": sha256}
+    assert sample("octet_threads") == 2
+    assert sample("octet_model_ready", **label) == 1
+    assert sample("octet_model_fallback", **label) == 0
+    assert sample("octet_model_info", **info) == 1
+
+
+def test_a_fallback_to_another_graph_is_reported(tmp_path: Path) -> None:
+    tiny.make_image_bundle(tmp_path, int8_error=5)
+    registry, sample = load(tmp_path)
+    assert registry.get("tiny-image").predictor.precision == "fp32"
+    assert sample("octet_model_fallback", model="tiny-image", version="1") == 1
+
+
+def test_a_missing_repository_and_an_empty_one_prevent_the_start(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is not a directory"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(BundleError, match="holds no bundle"):
+        load(tmp_path)
+
+
+def test_one_broken_bundle_prevents_the_start_though_others_are_whole(tmp_path: Path) -> None:
+    tiny.make_audio_bundle(tmp_path)
+    broken = tiny.make_image_bundle(tmp_path)
+    (broken / "model.fp32.onnx").write_bytes(b"changed")
+    with pytest.raises(IntegrityError, match=r"model\.fp32\.onnx"):
+        load(tmp_path)
+
+
+def test_a_required_provider_that_is_missing_prevents_the_start(repository: Path) -> None:
+    with pytest.raises(ProviderError, match="'openvino' is required"):
+        load(repository, provider="require-openvino")
+
+
+@pytest.mark.anyio
+async def test_started_models_run_rows_and_stop_ends_their_threads(repository: Path) -> None:
+    registry, _ = load(repository)
+    registry.start()
+    images = pixels(3)
+    served = registry.get("tiny-image")
+    logits = await served.batcher.submit(served.predictor.rows(list(images)))
+    await registry.stop()
+    np.testing.assert_allclose(logits, tiny.image_logits(images), atol=1e-5)
+    with pytest.raises(RuntimeError, match="shutdown"):
+        registry._executor.submit(print)

@@ -1,0 +1,124 @@
+import multiprocessing
+import re
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from bundle.errors import BundleError
+from service.metrics import MULTIPROCESS_VARIABLE
+from service.server import bind
+from service.settings import Settings
+from service.supervisor import CANNOT_START, _work, supervise
+from tests.conftest import LiveServer
+from tests.service.calls import IMAGE, JSON, assert_image_answers, instances, pixels
+from tests.service.live import LIMIT_S, eventually, log_text, samples
+
+COUNTED = ("tiny-image", "/v1/models/{name}:predict", "200", "2")
+
+
+@pytest.fixture
+def server(start_service: Callable[..., LiveServer], repository: Path, tmp_path: Path) -> LiveServer:
+    flags = ["--models", str(repository), "--workers", "2", "--threads", "1", "--drain-delay-s", "0"]
+    server = start_service(*flags, environment={"TMPDIR": str(tmp_path)})
+    wait_for_workers(server, 2)
+    return server
+
+
+@pytest.fixture
+def restore_signals() -> Iterator[None]:
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    handlers = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
+
+
+def wait_for_workers(server: LiveServer, listening: int) -> None:
+    """Wait until so many workers, those that are gone included, have said that they listen."""
+    eventually(lambda: len(re.findall("listening on", log_text(server))) == listening)
+
+
+def workers_of(server: LiveServer) -> list[psutil.Process]:
+    children = psutil.Process(server.process.pid).children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+def call(server: LiveServer) -> None:
+    images = pixels(2)
+    answer = httpx.post(server.url + IMAGE, content=instances(images), headers=JSON, timeout=LIMIT_S)
+    assert_image_answers(answer, images)
+
+
+def counted(server: LiveServer) -> float:
+    return samples(server.url, "octet_requests_total")[COUNTED]
+
+
+def test_workers_share_a_port_and_their_counts_and_one_that_is_killed_is_replaced(
+    server: LiveServer, tmp_path: Path
+) -> None:
+    one, other = workers_of(server)
+    for held in (one, other):
+        held.suspend()  # so that it is the other one that answers
+        call(server)
+        call(server)
+        held.resume()
+    assert counted(server) == 4
+    assert samples(server.url, "octet_threads") == {(): 2}
+    assert samples(server.url, "octet_rows_total")["tiny-image", "2"] == 8
+
+    one.kill()
+    server.wait_for(f"worker {one.pid} died with exit code -9; starting another")
+    wait_for_workers(server, 3)
+    assert counted(server) == 4
+    assert samples(server.url, "octet_threads") == {(): 2}
+    new = [worker for worker in workers_of(server) if worker.pid != other.pid]
+    assert len(new) == 1
+    other.suspend()
+    call(server)
+    other.resume()
+    assert counted(server) == 5
+
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(LIMIT_S) == 0
+    assert not any(worker.is_running() for worker in (one, other, *new))
+    assert "Traceback" not in log_text(server)
+    assert list(tmp_path.glob("octet-metrics-*")) == []
+
+
+def test_workers_stop_when_their_parent_is_killed(server: LiveServer) -> None:
+    workers = workers_of(server)
+    assert len(workers) == 2
+    server.process.kill()
+    _, alive = psutil.wait_procs(workers, timeout=LIMIT_S)
+    assert alive == []
+
+
+@pytest.mark.usefixtures("restore_signals")
+def test_workers_that_cannot_start_stop_the_supervisor_with_their_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MULTIPROCESS_VARIABLE, "")  # given back after the test
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    settings = Settings(models=tmp_path / "nowhere", port=0, workers=2)
+    with bind(settings) as listener, pytest.raises(BundleError, match="nowhere is not a directory"):
+        supervise(settings, listener)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("restore_logging")
+def test_a_worker_that_cannot_start_tells_its_parent_and_exits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(models=tmp_path, port=0)
+    failures = multiprocessing.get_context("spawn").SimpleQueue()
+    with bind(settings) as listener, pytest.raises(SystemExit) as stopped:
+        _work(settings, listener, failures)
+    assert stopped.value.code == CANNOT_START
+    assert failures.get() == f"the model repository {tmp_path} holds no bundle <name>/<version>"
+    failures.close()
+    assert capsys.readouterr().err == ""
