@@ -30,11 +30,12 @@ Logits = NDArray[np.float32]
 
 @dataclass(eq=False)
 class _Item:
-    """Rows of one request that run together, at most one batch of them."""
+    """Rows of one request that run together, at most one batch; they wait until a runner takes them."""
 
     rows: Sequence[Row]
     future: asyncio.Future[Logits]
     arrived_s: float = field(default_factory=time.perf_counter)
+    waiting: bool = True
 
 
 class Batcher:
@@ -77,10 +78,8 @@ class Batcher:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
-        for item in self._queue:
-            item.future.cancel()
-        self._queue.clear()
-        self._count_waiting(-self._waiting_rows)
+        while self._queue:
+            self._drop(self._queue.popleft())
 
     async def submit(self, rows: Sequence[Row]) -> Logits:
         """Run rows, split or together with others as it comes; cancelling this drops them.
@@ -104,7 +103,12 @@ class Batcher:
         self._queue.extend(items)
         self._count_waiting(len(rows))
         self._arrival.set()
-        parts = await asyncio.gather(*(item.future for item in items))
+        try:
+            parts = await asyncio.gather(*(item.future for item in items))
+        except BaseException:  # one part failed, or the caller has gone: nobody wants the others
+            for item in items:
+                self._drop(item)
+            raise
         self._rows.inc(len(rows))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -112,15 +116,18 @@ class Batcher:
         """Run batch after batch, for ever."""
         while True:
             batch = self._next_batch()
-            if batch:
-                try:
-                    await self._run(batch)
-                finally:
-                    for item in batch:  # when this is stopped, nobody else would answer them
-                        item.future.cancel()
-            else:
+            if not batch:
                 self._arrival.clear()
                 await self._arrival.wait()
+                continue
+            now_s = time.perf_counter()
+            for item in batch:
+                self._queue_seconds.observe(now_s - item.arrived_s)
+            try:
+                await self._run(batch)
+            finally:
+                for item in batch:  # when this is stopped, nobody else would answer them
+                    item.future.cancel()
 
     def _next_batch(self) -> list[_Item]:
         """Take what has arrived, first come first served, as far as it fits into one batch."""
@@ -128,8 +135,8 @@ class Batcher:
         size = 0
         while self._queue and size + len(self._queue[0].rows) <= self._max_batch_size:
             item = self._queue.popleft()
-            self._count_waiting(-len(item.rows))
-            if not item.future.done():  # else its caller has gone
+            if item.waiting:  # else it was dropped
+                self._stop_waiting(item)
                 batch.append(item)
                 size += len(item.rows)
         return batch
@@ -138,8 +145,6 @@ class Batcher:
         """Run one batch and give every item its rows; where the batch fails, run each item alone."""
         rows = [row for item in batch for row in item.rows]
         started_s = time.perf_counter()
-        for item in batch:
-            self._queue_seconds.observe(started_s - item.arrived_s)
         self._batch_rows.observe(len(rows))
         try:
             outputs = await asyncio.get_running_loop().run_in_executor(
@@ -159,6 +164,16 @@ class Batcher:
             if not item.future.done():
                 item.future.set_result(outputs.logits[start : start + len(item.rows)])
             start += len(item.rows)
+
+    def _drop(self, item: _Item) -> None:
+        """Forget an item: it makes room at once, and the runners pass it over."""
+        item.future.cancel()
+        if item.waiting:
+            self._stop_waiting(item)
+
+    def _stop_waiting(self, item: _Item) -> None:
+        item.waiting = False
+        self._count_waiting(-len(item.rows))
 
     def _count_waiting(self, change: int) -> None:
         self._waiting_rows += change

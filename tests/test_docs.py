@@ -1,4 +1,4 @@
-"""The documentation is complete: every setting, route, metric, make target and recipe is in it, and no link is dead."""
+"""The documentation is complete: settings, routes, metrics, targets and recipes; and no link is dead."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from starlette.responses import Response
 
 from bundle.errors import InputError
 from bundle.predictor import Predictor
-from bundle.rows import Row
 from service.api.body import finish_in_time, read_body
+from service.api.description import RUNS_A_MODEL
 from service.api.inputs import JSON, OCTETS, Inputs, check_media_type, parse_shape, read_rows
 from service.api.outputs import render_confidence, render_predictions
 from service.api.requests import record_of
@@ -27,8 +27,7 @@ from service.settings import Settings
 
 router = APIRouter()
 
-# Tensors up to this size are parsed at once; above, and for media, which decode to far more than their
-# size, a thread does it, so that the event loop stays free.
+# Larger bodies are parsed by a thread, so that the event loop stays free.
 _INLINE_BYTES = 64 * 1024
 
 Render = Callable[[Predictor, NDArray[np.float32], int], dict[str, Any]]
@@ -45,7 +44,7 @@ class Parameters(BaseModel):
     """Swap dark and light of an image before it is padded; never guessed."""
 
 
-@router.post("/v1/models/{name:model}:predict")
+@router.post("/v1/models/{name:model}:predict", openapi_extra=RUNS_A_MODEL)
 async def predict(request: Request, name: str, parameters: Annotated[Parameters, Query()]) -> Response:
     """Classify one or more inputs.
 
@@ -56,7 +55,7 @@ async def predict(request: Request, name: str, parameters: Annotated[Parameters,
     return await _answer(request, name, None, parameters, render_predictions)
 
 
-@router.post("/v1/models/{name:model}/versions/{version:model}:predict")
+@router.post("/v1/models/{name:model}/versions/{version:model}:predict", openapi_extra=RUNS_A_MODEL)
 async def predict_with_version(
     request: Request, name: str, version: str, parameters: Annotated[Parameters, Query()]
 ) -> Response:
@@ -64,7 +63,7 @@ async def predict_with_version(
     return await _answer(request, name, version, parameters, render_predictions)
 
 
-@router.post("/v1/models/{name:model}:confidence")
+@router.post("/v1/models/{name:model}:confidence", openapi_extra=RUNS_A_MODEL)
 async def confidence(request: Request, name: str, parameters: Annotated[Parameters, Query()]) -> Response:
     """Classify one or more inputs and say how sure the answer is, and how that is known.
 
@@ -73,7 +72,7 @@ async def confidence(request: Request, name: str, parameters: Annotated[Paramete
     return await _answer(request, name, None, parameters, render_confidence)
 
 
-@router.post("/v1/models/{name:model}/versions/{version:model}:confidence")
+@router.post("/v1/models/{name:model}/versions/{version:model}:confidence", openapi_extra=RUNS_A_MODEL)
 async def confidence_with_version(
     request: Request, name: str, version: str, parameters: Annotated[Parameters, Query()]
 ) -> Response:
@@ -104,17 +103,23 @@ async def _run(request: Request, served: Served, inputs: Inputs, settings: Setti
     """Validate and decode before the queue, then wait for the batcher."""
     manifest = served.predictor.bundle.manifest
     arguments = (manifest, inputs, settings.limits, settings.max_rows)
-    rows: list[Row]
-    if (
-        inputs.media_type in (JSON, OCTETS)
-        and len(inputs.body) <= _INLINE_BYTES
-        and b'"b64"' not in inputs.body
-    ):
+    if _is_quick(inputs):
         rows = read_rows(*arguments)
     else:
         decoders: ThreadPoolExecutor = request.app.state.decoders
         rows = await asyncio.get_running_loop().run_in_executor(decoders, read_rows, *arguments)
     return await served.batcher.submit(rows)
+
+
+def _is_quick(inputs: Inputs) -> bool:
+    """Whether a body may be parsed on the event loop: a small one of numbers alone.
+
+    Media decode to far more than their size. In JSON they are text, so there are more quotes than the two
+    around "instances".
+    """
+    if len(inputs.body) > _INLINE_BYTES:
+        return False
+    return inputs.media_type == OCTETS or (inputs.media_type == JSON and inputs.body.count(b'"') == 2)
 
 
 def _timeout_s(request: Request, settings: Settings) -> float:

@@ -1,4 +1,4 @@
-"""The real test sets over HTTP, against a live service: accuracy, the predictor's own answers, exact counts."""
+"""The real test sets over HTTP, live: accuracy, the predictor's own answers, exact counts."""
 
 from __future__ import annotations
 

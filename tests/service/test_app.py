@@ -31,7 +31,9 @@ async def test_the_schema_documents_every_call_and_its_parameters(client: httpx.
     assert set(schema["paths"]) == {"/healthz", "/readyz", "/metrics", "/v1/models", *calls}
     parameters = schema["paths"][f"{base}:predict"]["post"]["parameters"]
     assert {each["name"] for each in parameters if each["in"] == "query"} == {"top_k", "invert"}
-    assert all(each["description"] for each in parameters if each["in"] == "query")
+    assert all(each.get("description") for each in parameters if each["in"] != "path")
+    bodies = schema["paths"][f"{base}:predict"]["post"]["requestBody"]["content"]
+    assert {"application/json", "image/png", "audio/wav", "application/octet-stream"} <= set(bodies)
 
 
 async def test_a_path_with_a_slash_too_many_is_not_redirected(client: httpx.AsyncClient) -> None:

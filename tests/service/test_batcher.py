@@ -14,7 +14,7 @@ from bundle.rows import Row
 from service.batcher import Batcher
 from service.errors import QueueFullError
 from service.metrics import Metrics
-from tests.service.fakes import EchoPredictor, until
+from tests.service.fakes import LIMIT_S, EchoPredictor, until
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +46,8 @@ async def running(batch: int = 4, queue: int = 100, runners: int = 1) -> AsyncIt
         harness = Harness(executor, batch, queue, runners)
         harness.batcher.start()
         try:
-            yield harness
+            async with asyncio.timeout(LIMIT_S):
+                yield harness
         finally:
             harness.echo.gate.set()
             await harness.batcher.stop()
@@ -128,6 +129,36 @@ async def test_rows_of_a_caller_that_has_gone_are_left_out_of_the_run() -> None:
         assert (await stays).tolist() == echoed(3)
         await busy
         assert harness.echo.runs == [[1000], [3]]
+
+
+async def test_a_caller_that_has_gone_makes_room_in_the_queue_at_once() -> None:
+    async with running(batch=2, queue=2) as harness:
+        busy = await harness.hold()
+        gone = harness.submit(1, 2)
+        await until(lambda: harness.sample("octet_queue_depth") == 2)
+        gone.cancel()
+        await asyncio.wait({gone})
+        assert harness.sample("octet_queue_depth") == 0
+        stays = harness.submit(3, 4)
+        harness.echo.gate.set()
+        assert (await stays).tolist() == echoed(3, 4)
+        await busy
+        assert harness.sample("octet_queue_depth") == 0
+
+
+async def test_when_a_part_of_a_request_fails_its_other_parts_are_not_run() -> None:
+    async with running(batch=2) as harness:
+        busy = await harness.hold()
+        fails = harness.submit(1, -2, 3, 4, 5)
+        await until(lambda: harness.sample("octet_queue_depth") == 5)
+        harness.echo.gate.set()
+        with pytest.raises(RuntimeError, match="cannot run -2"):
+            await fails
+        await busy
+        assert (await harness.batcher.submit(rows([6]))).tolist() == echoed(6)
+        assert harness.echo.runs[:2] == [[1000], [1, -2]]
+        assert [5] not in harness.echo.runs
+        assert harness.sample("octet_queue_depth") == 0
 
 
 async def test_a_caller_that_goes_during_the_run_harms_nobody() -> None:
