@@ -162,8 +162,9 @@ class Temperature(Frozen):
     """Temperature scaling of one graph's logits (Guo et al. 2017): p = softmax(logits / value).
 
     Attributes:
-        method: "temperature_map" where the maximum a posteriori fit was kept; "identity" where it
-            did not lower the cross-fitted negative log likelihood, so that `value` is 1.
+        method: "temperature_map" where the maximum a posteriori fit was kept; "identity", with a
+            `value` of 1, where it did not lower the cross-fitted negative log likelihood or there was
+            no error to learn from.
         n: items of the temperature split that it was fitted on; n_errors: how many were wrong.
         ece_before, ece_after: expected calibration error on the test split (15 bins), at 1 and `value`.
     """

@@ -98,11 +98,15 @@ def _temperatures(manifest: Manifest) -> str:
         if fitted is None:
             lines.append(f"- {precision}: no temperature was fitted.")
             continue
-        kept = "kept" if fitted.method == "temperature_map" else "not kept, because it did not help"
+        if fitted.method == "temperature_map":
+            outcome = f"temperature {fitted.value:.3f}"
+        elif fitted.n_errors == 0:
+            outcome = "temperature 1, because there was no error to learn from"
+        else:
+            outcome = "temperature 1, because the fitted one did not help"
         lines.append(
-            f"- {precision}: temperature {fitted.value:.3f} ({kept}), fitted on {fitted.n} items with "
-            f"{fitted.n_errors} errors; expected calibration error on the test split "
-            f"{fitted.ece_before:.4f} before, {fitted.ece_after:.4f} after."
+            f"- {precision}: {outcome}; fitted on {fitted.n} items with {fitted.n_errors} errors; expected "
+            f"calibration error on the test split {fitted.ece_before:.4f} before, {fitted.ece_after:.4f} after."
         )
     return "\n".join(lines)
 

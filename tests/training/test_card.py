@@ -73,11 +73,19 @@ def test_temperatures_are_told_with_what_they_were_fitted_on(manifest: Manifest)
     card = write_card(manifest, FACTS)
     int8, fp32 = re.findall(r"^- (?:int8|fp32): .*$", card, re.M)
     assert int8 == (
-        "- int8: temperature 1.234 (kept), fitted on 3000 items with 87 errors; expected calibration error "
+        "- int8: temperature 1.234; fitted on 3000 items with 87 errors; expected calibration error "
         "on the test split 0.0173 before, 0.0061 after."
     )
-    assert "temperature 1.000 (not kept, because it did not help)" in fp32
-    assert "85 errors" in fp32
+    assert "temperature 1, because the fitted one did not help; fitted on 3000 items with 85 errors" in fp32
+
+
+def test_a_temperature_that_no_error_could_teach_is_told_so(manifest: Manifest) -> None:
+    int8 = manifest.graphs["int8"]
+    assert int8.temperature is not None
+    taught = int8.temperature.model_copy(update={"method": "identity", "value": 1.0, "n_errors": 0})
+    graphs = {**manifest.graphs, "int8": int8.model_copy(update={"temperature": taught})}
+    card = write_card(manifest.model_copy(update={"graphs": graphs}), FACTS)
+    assert "- int8: temperature 1, because there was no error to learn from; fitted on 3000 items" in card
 
 
 def test_facts_licence_attribution_and_provenance_are_there(manifest: Manifest) -> None:
