@@ -105,8 +105,9 @@ def _temperatures(manifest: Manifest) -> str:
         else:
             outcome = "temperature 1, because the fitted one did not help"
         lines.append(
-            f"- {precision}: {outcome}; fitted on {fitted.n} items with {fitted.n_errors} errors; expected "
-            f"calibration error on the test split {fitted.ece_before:.4f} before, {fitted.ece_after:.4f} after."
+            f"- {precision}: {outcome}; fitted on {fitted.n} items with {fitted.n_errors} errors; "
+            f"expected calibration error on the test split {fitted.ece_before:.4f} before, "
+            f"{fitted.ece_after:.4f} after."
         )
     return "\n".join(lines)
 
