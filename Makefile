@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) torch==2.13.0
+	$(PIP) $$(grep '^torch==' constraints.txt)
 	$(PIP) --editable '.[cpu,training,dev]'
 	@touch $@ $(VENV)/.installed
 

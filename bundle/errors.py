@@ -29,9 +29,5 @@ class ProviderError(BundleError):
     """A required execution provider is not available on this machine."""
 
 
-class UnknownModelError(Exception):
-    """No bundle of that name or version is in the model repository."""
-
-
 class InputError(Exception):
     """A caller's input cannot be used. The message says what was wrong and what is expected."""

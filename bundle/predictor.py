@@ -21,6 +21,7 @@ from bundle.manifest import GOLDEN_FILE, Precision, SessionConfig
 from bundle.repository import Bundle, read_bundle
 from bundle.rows import DTYPES, Array, Row, collate
 from bundle.session import (
+    ORT_ERRORS,
     Provider,
     ProviderPolicy,
     check_signature,
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 # Size of the free dimension of the warm-up rows: half a second of speech.
 _WARM_UP_LENGTH = 4_000
+# Quick to load, for a graph that is looked at and not run.
+_UNOPTIMIZED = SessionConfig(graph_optimization_level="disabled")
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,11 @@ class Predictor:
         return self.run_feeds(feeds).logits
 
     def warm_up(self) -> None:
-        """Run the smallest and the largest batch once, so that no caller pays for first allocations."""
+        """Run the smallest and the largest batch once, so that no caller pays for first allocations.
+
+        Raises:
+            GraphError: the graph cannot run them.
+        """
         row: Row = {
             tensor.name: np.zeros(
                 [size if isinstance(size, int) else _WARM_UP_LENGTH for size in tensor.row_shape],
@@ -110,8 +117,12 @@ class Predictor:
             )
             for tensor in self.bundle.manifest.data_inputs
         }
-        for size in {1, self.bundle.manifest.max_batch_size}:
-            self.run([row] * size)
+        try:
+            for size in {1, self.bundle.manifest.max_batch_size}:
+                self.run([row] * size)
+        except ORT_ERRORS as error:
+            file = self.bundle.directory / self.bundle.manifest.graphs[self.precision].file
+            raise GraphError(f"{file}: it cannot be run: {' '.join(str(error).split())[:200]}") from error
 
 
 def create_predictor(
@@ -163,14 +174,19 @@ def load_predictor(
     except (ProviderError, GoldenError) as error:
         if provider == "cpu" or policy.startswith("require"):
             raise
-        logger.warning("%s: %s; serving on the CPU", directory, error)
-        predictor = _load_best(bundle, "cpu", precision)
+        predictor = _load_best(bundle, "cpu", precision, fallback=str(error))
+    for other in bundle.manifest.graphs:
+        if other != predictor.precision:  # it must agree with the manifest too: it may be needed later
+            create_predictor(bundle, other, config=_UNOPTIMIZED)
     if predictor.fallback is not None:
-        logger.warning("%s: %s; serving %s instead", directory, predictor.fallback, predictor.precision)
+        what = (directory, predictor.fallback, predictor.precision, predictor.provider)
+        logger.warning("%s: %s; serving %s on %s instead", *what)
     return predictor
 
 
-def _load_best(bundle: Bundle, provider: Provider, precision: Precision | None) -> Predictor:
+def _load_best(
+    bundle: Bundle, provider: Provider, precision: Precision | None, fallback: str | None = None
+) -> Predictor:
     """Try the wanted graph, then exact int8 arithmetic, then fp32."""
     wanted = precision or default_precision(provider)
     if wanted not in bundle.manifest.graphs:
@@ -184,7 +200,6 @@ def _load_best(bundle: Bundle, provider: Provider, precision: Precision | None) 
         golden = load_golden(bundle.files[GOLDEN_FILE])
     except GoldenError as error:
         raise GoldenError(f"{bundle.directory}: {error}") from error
-    fallback: str | None = None
     for attempt, options in attempts:
         predictor = create_predictor(bundle, attempt, provider, options, fallback)
         try:

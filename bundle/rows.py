@@ -67,14 +67,15 @@ def row_from_values(manifest: Manifest, values: object, limits: Limits) -> Row:
         raise InputError(f"{tensor.name}: the nested lists have no regular shape") from error
     if array.size and array.dtype.kind not in ("iu" if dtype.kind in "iu" else "iuf"):
         raise InputError(f"{tensor.name}: holds integers that are too large for any {tensor.datatype}")
-    _check(manifest, tensor, array, limits)
+    _check_shape(manifest, tensor, array.shape, limits)
+    _check_values(tensor, array)
     return {tensor.name: array.astype(dtype)}
 
 
 def rows_from_bytes(
     manifest: Manifest, body: bytes, shape: tuple[int, ...] | None, limits: Limits
 ) -> list[Row]:
-    """Turn a little-endian tensor of one or more rows into rows.
+    """Turn a little-endian tensor of one or more rows into rows; all are checked at once.
 
     Args:
         body: the elements, row-major, in the datatype of the model's data input.
@@ -89,10 +90,21 @@ def rows_from_bytes(
         shape = _infer_shape(tensor, len(body))
     if not shape or min(shape) < 1 or len(body) != dtype.itemsize * math.prod(shape):
         raise InputError(f"{tensor.name}: {len(body)} bytes do not fit {tensor.datatype} {_text(shape)}")
+    check_count(shape[0], limits)
     rows = np.frombuffer(body, dtype=dtype).reshape(shape)
-    for row in rows:
-        _check(manifest, tensor, row, limits)
+    _check_shape(manifest, tensor, rows.shape[1:], limits)
+    _check_values(tensor, rows)
     return [{tensor.name: row} for row in rows]
+
+
+def check_count(rows: int, limits: Limits) -> None:
+    """Refuse a request of too many rows.
+
+    Raises:
+        InputError: there are more than `limits.max_rows`.
+    """
+    if rows > limits.max_rows:
+        raise InputError(f"the request has {rows} rows; at most {limits.max_rows} are allowed")
 
 
 def collate(manifest: Manifest, rows: Sequence[Row]) -> dict[str, Array]:
@@ -146,15 +158,19 @@ def _infer_shape(tensor: TensorSpec, size_bytes: int) -> tuple[int, ...]:
     return (size_bytes // row_bytes, *fixed)
 
 
-def _check(manifest: Manifest, tensor: TensorSpec, array: Array, limits: Limits) -> None:
-    """Check shape, finiteness and range of one row, before it is cast."""
-    if not _fits(tensor.row_shape, array.shape):
+def _check_shape(manifest: Manifest, tensor: TensorSpec, shape: tuple[int, ...], limits: Limits) -> None:
+    """Check the shape of one row, and the length of a sound."""
+    if not _fits(tensor.row_shape, shape):
         raise InputError(
-            f"{tensor.name}: a row has the shape {_text(array.shape)}, expected {_text(tensor.row_shape)}"
+            f"{tensor.name}: a row has the shape {_text(shape)}, expected {_text(tensor.row_shape)}"
         )
     decoding = manifest.decoding
-    if isinstance(decoding, AudioDecoding) and len(array) > limits.max_audio_s * decoding.sample_rate_hz:
+    if isinstance(decoding, AudioDecoding) and shape[0] > limits.max_audio_s * decoding.sample_rate_hz:
         raise InputError(f"the sound is longer than the allowed {limits.max_audio_s:g} s")
+
+
+def _check_values(tensor: TensorSpec, array: Array) -> None:
+    """Check that the values of one or more rows are finite and in range, before they are cast."""
     low, high = _bounds(tensor)
     if array.dtype == np.uint8 and low <= 0 and high >= 255:
         return  # every byte is in range

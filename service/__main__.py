@@ -9,7 +9,7 @@ from pydantic_settings import CliApp, SettingsError
 
 from bundle.errors import BundleError
 from service.logs import configure_logs
-from service.server import bind, run_worker
+from service.server import bind, leaving_on_signals, run_worker
 from service.settings import Settings
 from service.supervisor import supervise
 
@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = CliApp.run(Settings, cli_args=sys.argv[1:] if arguments is None else arguments)
         configure_logs(settings.log_format)
-        with bind(settings) as listener:
+        with leaving_on_signals(), bind(settings) as listener:
             if settings.workers > 1:
                 supervise(settings, listener)
             else:

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from service import __version__
 from service.api import health, models, predict
+from service.api.front import Front
 from service.api.problems import add_problem_handlers
 from service.api.requests import RequestMiddleware
 from service.metrics import Metrics
@@ -19,8 +20,13 @@ from service.settings import Settings
 _PROBLEM = {"description": "A problem, as RFC 9457 has it", "content": {"application/problem+json": {}}}
 
 
-def create_app(settings: Settings, registry: Registry, metrics: Metrics) -> FastAPI:
-    """Build the application. Its lifespan starts and stops the registry's batchers."""
+def create_app(settings: Settings, registry: Registry, metrics: Metrics, *, front: bool = True) -> FastAPI:
+    """Build the application. Its lifespan starts and stops the registry's batchers.
+
+    Args:
+        front: answer the calls that run a model ahead of the framework's routing, which is faster and
+            otherwise the same.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -41,6 +47,8 @@ def create_app(settings: Settings, registry: Registry, metrics: Metrics) -> Fast
     app.state.registry = registry
     app.state.metrics = metrics
     app.state.draining = False
+    if front:
+        app.add_middleware(Front)
     app.add_middleware(RequestMiddleware, metrics=metrics)
     add_problem_handlers(app)
     for part in (predict, models, health):

@@ -12,7 +12,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +21,7 @@ from bundle.predictor import Predictor
 from bundle.rows import Row
 from service.errors import QueueFullError
 from service.metrics import Metrics
+from service.pool import RunPool
 
 logger = logging.getLogger(__name__)
 
@@ -43,18 +43,14 @@ class Batcher:
 
     Args:
         predictor: what runs the rows.
-        executor: whose threads it runs on; shared by all models of the process.
-        runners: batches of this model that may run at the same time.
+        pool: the threads that it runs on.
         max_queue_size: rows that may wait. A request that alone is larger is let in when nothing waits.
         metrics: told of every run.
     """
 
-    def __init__(
-        self, predictor: Predictor, executor: Executor, runners: int, max_queue_size: int, metrics: Metrics
-    ) -> None:
+    def __init__(self, predictor: Predictor, pool: RunPool, max_queue_size: int, metrics: Metrics) -> None:
         self._predictor = predictor
-        self._executor = executor
-        self._runners = runners
+        self._pool = pool
         self._max_queue_size = max_queue_size
         self._max_batch_size = predictor.bundle.manifest.max_batch_size
         self._queue: deque[_Item] = deque()
@@ -70,7 +66,7 @@ class Batcher:
 
     def start(self) -> None:
         """Start the runners on the running event loop."""
-        self._tasks = [asyncio.create_task(self._serve()) for _ in range(self._runners)]
+        self._tasks = [asyncio.create_task(self._serve()) for _ in range(self._pool.threads)]
 
     async def stop(self) -> None:
         """Stop the runners. Call it when no request is left; what still waits or runs is cancelled."""
@@ -115,30 +111,34 @@ class Batcher:
     async def _serve(self) -> None:
         """Run batch after batch, for ever."""
         while True:
-            batch = self._next_batch()
-            if not batch:
-                self._arrival.clear()
-                await self._arrival.wait()
-                continue
-            now_s = time.perf_counter()
-            for item in batch:
-                self._queue_seconds.observe(now_s - item.arrived_s)
-            try:
-                await self._run(batch)
-            finally:
-                for item in batch:  # when this is stopped, nobody else would answer them
-                    item.future.cancel()
+            await self._arrival.wait()
+            async with self._pool.slots:
+                batch = self._next_batch()
+                if not batch:
+                    self._arrival.clear()
+                    continue
+                now_s = time.perf_counter()
+                for item in batch:
+                    self._queue_seconds.observe(now_s - item.arrived_s)
+                try:
+                    await self._run(batch)
+                finally:
+                    for item in batch:  # when this is stopped, nobody else would answer them
+                        item.future.cancel()
 
     def _next_batch(self) -> list[_Item]:
         """Take what has arrived, first come first served, as far as it fits into one batch."""
         batch: list[_Item] = []
         size = 0
-        while self._queue and size + len(self._queue[0].rows) <= self._max_batch_size:
-            item = self._queue.popleft()
+        while self._queue:
+            item = self._queue[0]
             if item.waiting:  # else it was dropped
+                if size + len(item.rows) > self._max_batch_size:
+                    break
                 self._stop_waiting(item)
                 batch.append(item)
                 size += len(item.rows)
+            self._queue.popleft()
         return batch
 
     async def _run(self, batch: list[_Item]) -> None:
@@ -148,13 +148,14 @@ class Batcher:
         self._batch_rows.observe(len(rows))
         try:
             outputs = await asyncio.get_running_loop().run_in_executor(
-                self._executor, self._predictor.run, rows
+                self._pool.executor, self._predictor.run, rows
             )
         except Exception as error:  # noqa: BLE001 - the runtime's exceptions have no common base
             if len(batch) > 1:
                 logger.warning("a batch of %d requests failed (%s); running each alone", len(batch), error)
                 for item in batch:
-                    await self._run([item])
+                    if not item.future.done():  # else its caller has gone
+                        await self._run([item])
             elif not batch[0].future.done():
                 batch[0].future.set_exception(error)
             return

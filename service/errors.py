@@ -1,11 +1,11 @@
-"""What can go wrong with a request that is neither the caller's input nor a fault of the server.
+"""What a request can be refused for, beside an input that cannot be used (`bundle.errors.InputError`).
 
-Like `bundle.errors.InputError` these know nothing of HTTP; `service.api.problems` maps each to a status.
+These know nothing of HTTP; `service.api.problems` maps each to a status.
 """
 
 
 class ServiceError(Exception):
-    """Base of all that a request can be refused for. The message is for the caller."""
+    """Base of the refusals. The message is for the caller."""
 
 
 class UnknownModelError(ServiceError):

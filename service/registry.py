@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from bundle.errors import BundleError
@@ -13,6 +12,7 @@ from bundle.repository import list_bundles
 from service.batcher import Batcher
 from service.errors import UnknownModelError
 from service.metrics import Metrics
+from service.pool import RunPool
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -41,14 +41,14 @@ class Registry:
 
     Args:
         served: every model that was loaded.
-        executor: the threads that their batches run on.
+        pool: the threads that their batches run on.
     """
 
-    def __init__(self, served: Iterable[Served], executor: ThreadPoolExecutor) -> None:
+    def __init__(self, served: Iterable[Served], pool: RunPool) -> None:
         self._models: dict[str, dict[str, Served]] = {}
         for model in served:
             self._models.setdefault(model.name, {})[model.version] = model
-        self._executor = executor
+        self._pool = pool
 
     def names(self) -> list[str]:
         """Return the names of all models, sorted."""
@@ -91,7 +91,7 @@ class Registry:
         for versions in self._models.values():
             for served in versions.values():
                 await served.batcher.stop()
-        self._executor.shutdown(wait=True)
+        self._pool.executor.shutdown(wait=True)
 
 
 def load_registry(settings: Settings, metrics: Metrics) -> Registry:
@@ -103,18 +103,17 @@ def load_registry(settings: Settings, metrics: Metrics) -> Registry:
     bundles = list_bundles(settings.models)
     if not bundles:
         raise BundleError(f"the model repository {settings.models} holds no bundle <name>/<version>")
-    threads = settings.run_threads
-    metrics.threads.set(threads)
-    executor = ThreadPoolExecutor(threads, thread_name_prefix="run")
+    pool = RunPool(settings.run_threads)
+    metrics.threads.set(pool.threads)
     served = []
     for name, versions in bundles.items():
         for version in versions:
             predictor = load_predictor(settings.models / name / str(version), settings.provider)
             predictor.warm_up()
             _report(predictor, metrics)
-            batcher = Batcher(predictor, executor, threads, settings.max_queue_size, metrics)
+            batcher = Batcher(predictor, pool, settings.max_queue_size, metrics)
             served.append(Served(predictor, batcher))
-    return Registry(served, executor)
+    return Registry(served, pool)
 
 
 def _report(predictor: Predictor, metrics: Metrics) -> None:

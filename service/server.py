@@ -6,7 +6,10 @@ import logging
 import math
 import signal
 import socket
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
@@ -32,16 +35,19 @@ class DrainingServer(uvicorn.Server):
         self._app = app
         self._drain_delay_s = drain_delay_s
         self._stop_at_s = math.inf  # time.monotonic()
+        self._told = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain. Overrides uvicorn's, which would raise the signal again and exit non-zero."""
+        """Begin to drain. Overrides uvicorn's, which would raise the signal again and exit non-zero.
+
+        A signal may interrupt this thread while it holds the lock of a log handler or a metric, so nothing
+        is logged or counted here.
+        """
         if sig == signal.SIGINT and self.should_exit:
             self.force_exit = True
         elif self._app.state.draining or sig == signal.SIGINT or not self.started:
             self.should_exit = True
         else:
-            logger.info("draining for %g s", self._drain_delay_s)
-            self._app.state.metrics.draining.set(1)
             self._stop_at_s = time.monotonic() + self._drain_delay_s
         self._app.state.draining = True
 
@@ -54,6 +60,10 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Tell uvicorn, which asks ten times a second, whether to exit."""
+        if self._stop_at_s < math.inf and not self._told:
+            self._told = True
+            logger.info("draining for %g s", self._drain_delay_s)
+            self._app.state.metrics.draining.set(1)
         if time.monotonic() >= self._stop_at_s:
             self.should_exit = True
         return bool(await super().on_tick(counter))
@@ -93,7 +103,31 @@ def run_worker(settings: Settings, listener: socket.socket) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
-        # No request can be in flight for longer than its body may take to come, and its answer to go.
-        timeout_graceful_shutdown=math.ceil(settings.body_timeout_s + settings.deadline_ms / 1e3),
+        timeout_graceful_shutdown=math.ceil(_longest_request_s(settings)),
     )
     DrainingServer(config, app, settings.drain_delay_s).run(sockets=[listener])
+
+
+@contextmanager
+def leaving_on_signals() -> Iterator[None]:
+    """Exit at once and with 0 on SIGTERM and Ctrl-C, until a server takes the signals over.
+
+    The first process of a container would otherwise ignore SIGTERM while its models load.
+    """
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: sys.exit(0)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def longest_stop_s(settings: Settings) -> float:
+    """Return how long a process may take from SIGTERM to its end."""
+    return settings.drain_delay_s + _longest_request_s(settings) + 5.0
+
+
+def _longest_request_s(settings: Settings) -> float:
+    """A request is in flight no longer than its body may take to come, and its answer to be ready."""
+    return settings.body_timeout_s + settings.deadline_ms / 1e3

@@ -65,8 +65,8 @@ class Settings(BaseSettings):
 
     @property
     def limits(self) -> Limits:
-        """How much decoded media a single item may hold."""
-        return Limits(max_pixels=self.max_pixels, max_audio_s=self.max_audio_s)
+        """How much a request may hold."""
+        return Limits(max_rows=self.max_rows, max_pixels=self.max_pixels, max_audio_s=self.max_audio_s)
 
     @property
     def run_threads(self) -> int:

@@ -43,11 +43,13 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @asynccontextmanager
-async def running_app(repository: Path, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def running_app(
+    repository: Path, *, front: bool = True, **settings: Any
+) -> AsyncIterator[httpx.AsyncClient]:
     """Run the application in this process; yield a client whose `app` attribute is the application."""
     chosen = Settings(models=repository, threads=2, **settings)
     metrics = Metrics()
-    app = create_app(chosen, load_registry(chosen, metrics), metrics)
+    app = create_app(chosen, load_registry(chosen, metrics), metrics, front=front)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://octet") as client:
@@ -55,10 +57,10 @@ async def running_app(repository: Path, **settings: Any) -> AsyncIterator[httpx.
             yield client
 
 
-@pytest.fixture
-async def client(repository: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the application with default settings, in this process."""
-    async with running_app(repository) as client:
+@pytest.fixture(params=[True, False], ids=["front", "routes"])
+async def client(repository: Path, request: pytest.FixtureRequest) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application in this process, through the front and through FastAPI's own routes."""
+    async with running_app(repository, front=request.param) as client:
         yield client
 
 

@@ -59,6 +59,7 @@ def publish(manifest: Manifest, files: Mapping[str, bytes], repository: Path) ->
         _flush_directory(staging)
         staging.rename(target)  # fails if another job has published this version meanwhile
         _flush_directory(target.parent)
+        _flush_directory(repository)
     except OSError as error:
         raise PublishError(f"{target} could not be published: {error}") from error
     finally:

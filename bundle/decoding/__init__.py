@@ -25,13 +25,15 @@ __all__ = ["Limits", "decode_audio", "decode_image", "decode_media", "decode_tex
 
 @dataclass(frozen=True)
 class Limits:
-    """How much decoded media a single item may hold, whatever its compressed size.
+    """How much a request may hold, whatever its compressed size.
 
     Attributes:
+        max_rows: rows of one request.
         max_pixels: width times height of an image as sent.
         max_audio_s: seconds of a sound as sent.
     """
 
+    max_rows: int = 1024
     max_pixels: int = 50_000_000
     max_audio_s: float = 30.0
 

@@ -16,7 +16,7 @@ from bundle.manifest import AudioDecoding
 MAX_RATE_HZ = 192_000
 MAX_CHANNELS = 8
 SUBTYPES = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
-# Programs that write WAV into a pipe cannot know the size yet and leave this in its place.
+# What ffmpeg, for one, leaves in place of a size that it cannot know when it writes into a pipe.
 _UNKNOWN_SIZE = 0xFFFFFFFF
 
 

@@ -12,7 +12,7 @@ import orjson
 from bundle.decoding import Limits
 from bundle.errors import InputError
 from bundle.manifest import Manifest
-from bundle.rows import Row, row_from_media, row_from_values, rows_from_bytes
+from bundle.rows import Row, check_count, row_from_media, row_from_values, rows_from_bytes
 from service.errors import DeadlineError, UnsupportedMediaError
 
 JSON = "application/json"
@@ -56,7 +56,7 @@ def check_media_type(manifest: Manifest, media_type: str) -> None:
         raise UnsupportedMediaError(f"{manifest.name} does not take {named}; it takes {', '.join(accepted)}")
 
 
-def read_rows(manifest: Manifest, inputs: Inputs, limits: Limits, max_rows: int) -> list[Row]:
+def read_rows(manifest: Manifest, inputs: Inputs, limits: Limits) -> list[Row]:
     """Parse, decode and validate a body of an accepted media type.
 
     Raises:
@@ -65,11 +65,9 @@ def read_rows(manifest: Manifest, inputs: Inputs, limits: Limits, max_rows: int)
     """
     if inputs.media_type == OCTETS:
         _refuse_invert(inputs)
-        rows = rows_from_bytes(manifest, inputs.body, inputs.shape, limits)
-        _check_count(len(rows), max_rows)
-        return rows
+        return rows_from_bytes(manifest, inputs.body, inputs.shape, limits)
     if inputs.media_type == JSON:
-        return _read_json(manifest, inputs, limits, max_rows)
+        return _read_json(manifest, inputs, limits)
     return [row_from_media(manifest, inputs.body, limits, invert=inputs.invert)]
 
 
@@ -87,7 +85,7 @@ def parse_shape(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(part) for part in parts)
 
 
-def _read_json(manifest: Manifest, inputs: Inputs, limits: Limits, max_rows: int) -> list[Row]:
+def _read_json(manifest: Manifest, inputs: Inputs, limits: Limits) -> list[Row]:
     try:
         document = orjson.loads(inputs.body)
     except orjson.JSONDecodeError as error:
@@ -97,7 +95,7 @@ def _read_json(manifest: Manifest, inputs: Inputs, limits: Limits, max_rows: int
     instances = document["instances"]
     if not isinstance(instances, list) or not instances:
         raise InputError('"instances" must be a list of at least one instance')
-    _check_count(len(instances), max_rows)
+    check_count(len(instances), limits)
     rows = []
     for i, instance in enumerate(instances):
         if time.monotonic() > inputs.expires_s:
@@ -107,11 +105,6 @@ def _read_json(manifest: Manifest, inputs: Inputs, limits: Limits, max_rows: int
         except InputError as error:
             raise InputError(f"instance {i}: {error}") from error
     return rows
-
-
-def _check_count(rows: int, max_rows: int) -> None:
-    if rows > max_rows:
-        raise InputError(f"the request has {rows} rows; at most {max_rows} are allowed")
 
 
 def _read_instance(manifest: Manifest, instance: object, inputs: Inputs, limits: Limits) -> Row:

@@ -52,7 +52,7 @@ async def predict(request: Request, name: str, parameters: Annotated[Parameters,
     is (`image/png`, `image/jpeg`, `audio/wav`, as the model takes), or a little-endian tensor as
     `application/octet-stream`, with its shape in `X-Tensor-Shape` where it is not plain.
     """
-    return await _answer(request, name, None, parameters, render_predictions)
+    return await answer(request, name, None, parameters, render_predictions)
 
 
 @router.post("/v1/models/{name:model}/versions/{version:model}:predict", openapi_extra=RUNS_A_MODEL)
@@ -60,7 +60,7 @@ async def predict_with_version(
     request: Request, name: str, version: str, parameters: Annotated[Parameters, Query()]
 ) -> Response:
     """Classify with one version of a model."""
-    return await _answer(request, name, version, parameters, render_predictions)
+    return await answer(request, name, version, parameters, render_predictions)
 
 
 @router.post("/v1/models/{name:model}:confidence", openapi_extra=RUNS_A_MODEL)
@@ -69,7 +69,7 @@ async def confidence(request: Request, name: str, parameters: Annotated[Paramete
 
     Takes the same bodies as `:predict`.
     """
-    return await _answer(request, name, None, parameters, render_confidence)
+    return await answer(request, name, None, parameters, render_confidence)
 
 
 @router.post("/v1/models/{name:model}/versions/{version:model}:confidence", openapi_extra=RUNS_A_MODEL)
@@ -77,12 +77,24 @@ async def confidence_with_version(
     request: Request, name: str, version: str, parameters: Annotated[Parameters, Query()]
 ) -> Response:
     """Classify with one version of a model and say how sure the answer is."""
-    return await _answer(request, name, version, parameters, render_confidence)
+    return await answer(request, name, version, parameters, render_confidence)
 
 
-async def _answer(
+# The last part of a path -> what renders its answer.
+CALLS: dict[str, Render] = {"predict": render_predictions, "confidence": render_confidence}
+
+
+async def answer(
     request: Request, name: str, version: str | None, parameters: Parameters, render: Render
 ) -> Response:
+    """Answer one call, whoever routed it.
+
+    Args:
+        render: makes the answer's content from the logits.
+
+    Raises:
+        ServiceError, InputError: the request is refused.
+    """
     settings: Settings = request.app.state.settings
     registry: Registry = request.app.state.registry
     served = registry.get(name, version)
@@ -102,7 +114,7 @@ async def _answer(
 async def _run(request: Request, served: Served, inputs: Inputs, settings: Settings) -> NDArray[np.float32]:
     """Validate and decode before the queue, then wait for the batcher."""
     manifest = served.predictor.bundle.manifest
-    arguments = (manifest, inputs, settings.limits, settings.max_rows)
+    arguments = (manifest, inputs, settings.limits)
     if _is_quick(inputs):
         rows = read_rows(*arguments)
     else:

@@ -37,7 +37,7 @@ STATUSES: dict[type[Exception], int] = {
     CallerGoneError: CALLER_GONE,
     DeadlineError: 504,
 }
-# The rest of a body that was not read to its end must not be taken for the next request.
+# What is left of a body that is too large or too slow is not read to its end.
 _HEADERS: dict[int, dict[str, str]] = {
     408: {"connection": "close"},
     413: {"connection": "close"},
@@ -64,15 +64,26 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> 
     )
 
 
+def refuse(error: Exception) -> Response:
+    """Return the answer to a failure that `STATUSES` names."""
+    status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    return problem(status, str(error))
+
+
+def refuse_parameter(error: RequestValidationError) -> Response:
+    """Return the answer to a query parameter that is wrong."""
+    return problem(400, _describe(error.errors()[0]))
+
+
 def add_problem_handlers(app: FastAPI) -> None:
     """Answer every known failure with a problem, the framework's own ones too."""
 
-    async def refuse(_: Request, error: Exception) -> Response:
-        return problem(STATUSES[type(error)], str(error))
+    async def on_refusal(_: Request, error: Exception) -> Response:
+        return refuse(error)
 
-    async def refuse_parameter(_: Request, error: Exception) -> Response:
+    async def on_parameter(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return problem(400, _describe(error.errors()[0]))
+        return refuse_parameter(error)
 
     async def refuse_route(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -83,8 +94,8 @@ def add_problem_handlers(app: FastAPI) -> None:
         return problem(error.status_code, detail, dict(error.headers or {}))
 
     for kind in STATUSES:
-        app.add_exception_handler(kind, refuse)
-    app.add_exception_handler(RequestValidationError, refuse_parameter)
+        app.add_exception_handler(kind, on_refusal)
+    app.add_exception_handler(RequestValidationError, on_parameter)
     app.add_exception_handler(HTTPException, refuse_route)
 
 

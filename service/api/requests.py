@@ -61,7 +61,10 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 started = True
                 record.status = message["status"]
-                MutableHeaders(scope=message)[HEADER] = identifier
+                headers = MutableHeaders(scope=message)
+                headers[HEADER] = identifier
+                if scope["app"].state.draining:  # a kept connection would be cut when the port closes
+                    headers["connection"] = "close"
             await send(message)
 
         began_s = time.perf_counter()
@@ -79,7 +82,7 @@ class RequestMiddleware:
             request_id.reset(token)
 
     def _finish(self, scope: Scope, record: Record, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path_format", "unmatched")
+        route = scope.get("octet.route") or getattr(scope.get("route"), "path_format", "unmatched")
         self._metrics.requests.labels(record.model, record.version, route, str(record.status)).inc()
         self._metrics.request_seconds.labels(record.model, record.version, route).observe(seconds)
         fields = {

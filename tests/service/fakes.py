@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +18,7 @@ from bundle.rows import Row
 from service.app import create_app
 from service.batcher import Batcher
 from service.metrics import Metrics
+from service.pool import RunPool
 from service.registry import Registry, Served
 from service.settings import Settings
 
@@ -85,9 +85,9 @@ async def gated_app(
     chosen = Settings(models=repository, threads=1, **settings)
     metrics = Metrics()
     predictor: Any = GatedPredictor(load_predictor(repository / "tiny-image" / "1"))
-    executor = ThreadPoolExecutor(1)
-    batcher = Batcher(predictor, executor, 1, chosen.max_queue_size, metrics)
-    app = create_app(chosen, Registry([Served(predictor, batcher)], executor), metrics)
+    pool = RunPool(1)
+    batcher = Batcher(predictor, pool, chosen.max_queue_size, metrics)
+    app = create_app(chosen, Registry([Served(predictor, batcher)], pool), metrics)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://octet") as client:

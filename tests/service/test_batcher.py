@@ -2,7 +2,6 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -14,6 +13,7 @@ from bundle.rows import Row
 from service.batcher import Batcher
 from service.errors import QueueFullError
 from service.metrics import Metrics
+from service.pool import RunPool
 from tests.service.fakes import LIMIT_S, EchoPredictor, until
 
 pytestmark = pytest.mark.anyio
@@ -22,10 +22,10 @@ pytestmark = pytest.mark.anyio
 class Harness:
     """A batcher in front of an echo, and what its metrics say."""
 
-    def __init__(self, executor: ThreadPoolExecutor, batch: int, queue: int, runners: int) -> None:
+    def __init__(self, pool: RunPool, batch: int, queue: int) -> None:
         self.echo = EchoPredictor(batch)
         self.metrics = Metrics()
-        self.batcher = Batcher(self.echo, executor, runners, queue, self.metrics)  # type: ignore[arg-type]
+        self.batcher = Batcher(self.echo, pool, queue, self.metrics)  # type: ignore[arg-type]
 
     def submit(self, *values: float) -> "asyncio.Task[np.ndarray]":
         return asyncio.ensure_future(self.batcher.submit(rows(values)))
@@ -42,8 +42,9 @@ class Harness:
 
 @asynccontextmanager
 async def running(batch: int = 4, queue: int = 100, runners: int = 1) -> AsyncIterator[Harness]:
-    with ThreadPoolExecutor(runners) as executor:
-        harness = Harness(executor, batch, queue, runners)
+    pool = RunPool(runners)
+    with pool.executor:
+        harness = Harness(pool, batch, queue)
         harness.batcher.start()
         try:
             async with asyncio.timeout(LIMIT_S):
@@ -116,6 +117,26 @@ async def test_as_many_batches_run_at_the_same_time_as_there_are_runners() -> No
         harness.echo.gate.set()
         await asyncio.gather(*callers)
         assert sorted(harness.echo.runs) == [[0], [1], [2]]
+
+
+async def test_a_batch_still_grows_while_another_model_holds_the_only_thread() -> None:
+    pool = RunPool(1)
+    with pool.executor:
+        slow, fast = Harness(pool, batch=4, queue=100), Harness(pool, batch=4, queue=100)
+        fast.echo.gate.set()
+        for harness in (slow, fast):
+            harness.batcher.start()
+        async with asyncio.timeout(LIMIT_S):
+            busy = await slow.hold()
+            first = fast.submit(1)
+            await until(lambda: fast.sample("octet_queue_depth") == 1)
+            second = fast.submit(2)
+            await until(lambda: fast.sample("octet_queue_depth") == 2)
+            slow.echo.gate.set()
+            await asyncio.gather(busy, first, second)
+        assert fast.echo.runs == [[1, 2]]
+        for harness in (slow, fast):
+            await harness.batcher.stop()
 
 
 async def test_rows_of_a_caller_that_has_gone_are_left_out_of_the_run() -> None:

@@ -100,4 +100,4 @@ async def test_started_models_run_rows_and_stop_ends_their_threads(repository: P
     await registry.stop()
     np.testing.assert_allclose(logits, tiny.image_logits(images), atol=1e-5)
     with pytest.raises(RuntimeError, match="shutdown"):
-        registry._executor.submit(print)
+        registry._pool.executor.submit(print)

@@ -237,6 +237,38 @@ def test_a_second_sigterm_skips_the_rest_of_the_delay(
     assert server.process.wait(LIMIT_S) == 0
 
 
+def test_kept_connections_are_closed_by_the_answer_while_draining_so_that_none_is_cut(
+    start_service: Callable[..., LiveServer], repository: Path
+) -> None:
+    server = start_service("--models", str(repository), "--drain-delay-s", "2")
+    with httpx.Client(base_url=server.url, timeout=LIMIT_S) as client:
+        assert "connection" not in client.post(IMAGE, content=BODY, headers=JSON).headers
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("draining for 2 s")
+        answer = client.post(IMAGE, content=BODY, headers=JSON)
+        assert answer.status_code == 200
+        assert answer.headers["connection"] == "close"
+    assert server.process.wait(LIMIT_S) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_models_load_exits_with_0(
+    start_service: Callable[..., LiveServer], repository: Path, number: signal.Signals
+) -> None:
+    server = start_service("--models", str(repository), wait=False)
+    server.wait_for("is ready")  # the first of three models
+    server.process.send_signal(number)
+    assert server.process.wait(LIMIT_S) == 0
+    assert "Traceback" not in log_text(server)
+
+
+def test_a_tensor_of_far_too_many_rows_is_refused_at_once(live: LiveServer) -> None:
+    body = bytes(4 * 20_000)
+    headers = {"content-type": "application/octet-stream", "x-tensor-shape": "20000,1"}
+    answer = httpx.post(live.url + "/v1/models/tiny-audio:predict", content=body, headers=headers)
+    assert_problem(answer, 400, "the request has 20000 rows; at most 1024 are allowed")
+
+
 # In this process: the parts of a server, without a process of its own.
 
 
@@ -252,6 +284,9 @@ def test_sigterm_begins_to_drain_and_does_not_stop_yet(caplog: pytest.LogCapture
     server = draining_server()
     with caplog.at_level(logging.INFO, "service.server"):
         server.handle_exit(signal.SIGTERM, None)
+        assert caplog.messages == []  # a handler may interrupt whoever holds the log's lock
+        for _ in range(2):
+            assert not asyncio.run(server.on_tick(0))
     assert server._app.state.draining
     assert not server.should_exit
     assert 0 < server._stop_at_s - time.monotonic() <= 5

@@ -2,7 +2,10 @@ import multiprocessing
 import re
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -16,7 +19,7 @@ from service.settings import Settings
 from service.supervisor import CANNOT_START, _work, supervise
 from tests.conftest import LiveServer
 from tests.service.calls import IMAGE, JSON, assert_image_answers, instances, pixels
-from tests.service.live import LIMIT_S, eventually, log_text, samples
+from tests.service.live import LIMIT_S, connect, eventually, log_text, samples
 
 COUNTED = ("tiny-image", "/v1/models/{name}:predict", "200", "2")
 
@@ -72,7 +75,7 @@ def test_workers_share_a_port_and_their_counts_and_one_that_is_killed_is_replace
     assert samples(server.url, "octet_rows_total")["tiny-image", "2"] == 8
 
     one.kill()
-    server.wait_for(f"worker {one.pid} died with exit code -9; starting another")
+    server.wait_for(f"worker {one.pid} died with exit code -9")
     wait_for_workers(server, 3)
     assert counted(server) == 4
     assert samples(server.url, "octet_threads") == {(): 2}
@@ -88,6 +91,46 @@ def test_workers_share_a_port_and_their_counts_and_one_that_is_killed_is_replace
     assert not any(worker.is_running() for worker in (one, other, *new))
     assert "Traceback" not in log_text(server)
     assert list(tmp_path.glob("octet-metrics-*")) == []
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGTERM, signal.SIGTERM], [signal.SIGINT]])
+def test_a_second_sigterm_or_ctrl_c_skips_the_delay_of_all_workers(
+    start_service: Callable[..., LiveServer], repository: Path, signals: list[signal.Signals]
+) -> None:
+    server = start_service("--models", str(repository), "--workers", "2", "--drain-delay-s", "1000")
+    wait_for_workers(server, 2)
+    for i, number in enumerate(signals):
+        server.process.send_signal(number)
+        if i + 1 < len(signals):
+            eventually(lambda: len(re.findall("draining for 1000 s", log_text(server))) == 2)
+    assert server.process.wait(LIMIT_S) == 0
+    assert "Traceback" not in log_text(server)
+
+
+def test_workers_stop_under_load_and_the_port_closes(
+    start_service: Callable[..., LiveServer], repository: Path
+) -> None:
+    for _ in range(4):  # the signal must not find a lock that it waits for
+        server = start_service("--models", str(repository), "--workers", "2", "--drain-delay-s", "0.2")
+        wait_for_workers(server, 2)
+        stop = threading.Event()
+
+        def load(url: str = server.url, stop: threading.Event = stop) -> None:
+            while not stop.is_set():
+                with suppress(httpx.TransportError):
+                    httpx.get(f"{url}/healthz", timeout=LIMIT_S)
+
+        with ThreadPoolExecutor(4) as callers:
+            for _ in range(4):
+                callers.submit(load)
+            call(server)
+            server.process.send_signal(signal.SIGTERM)
+            try:
+                assert server.process.wait(LIMIT_S) == 0
+            finally:
+                stop.set()
+        with pytest.raises(ConnectionRefusedError):
+            connect(server.url)
 
 
 def test_workers_stop_when_their_parent_is_killed(server: LiveServer) -> None:

@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def read(
 ) -> list[np.ndarray]:
     inputs = Inputs(body, media_type, shape, invert, time.monotonic() + waits_s)
     (name,) = (tensor.name for tensor in manifest.data_inputs)
-    return [row[name] for row in read_rows(manifest, inputs, LIMITS, max_rows)]
+    return [row[name] for row in read_rows(manifest, inputs, replace(LIMITS, max_rows=max_rows))]
 
 
 @given(images=arrays.arrays(np.uint8, st.tuples(st.integers(1, 20), st.just(4), st.just(4))))

@@ -2,6 +2,7 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -129,7 +130,8 @@ async def test_a_failure_after_the_answer_began_is_logged_and_answers_no_second_
         sent.append(message)
 
     metrics = Metrics()
-    scope = {"type": "http", "method": "GET", "path": "/x", "headers": [(b"x-request-id", b"late")]}
+    scope: Scope = {"type": "http", "method": "GET", "path": "/x", "headers": [(b"x-request-id", b"late")]}
+    scope["app"] = SimpleNamespace(state=SimpleNamespace(draining=False))
     await RequestMiddleware(fails_late, metrics)(scope, receive_nothing, send)
     assert [message["type"] for message in sent] == ["http.response.start"]
     assert sent[0]["headers"] == [(b"x-request-id", b"late")]
