@@ -6,5 +6,5 @@ prove them, and a model card. This package reads, checks and runs bundles. It kn
 training framework nor the transport.
 
 Imports go one way only:
-predictor > golden > decoding | confidence | session | repository > manifest > errors.
+predictor > golden | rows > decoding | confidence | session | repository > onnx_file | manifest > errors.
 """

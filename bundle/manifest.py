@@ -209,13 +209,19 @@ class Graph(Frozen):
 
 
 class Provenance(Frozen):
-    """Where a bundle comes from."""
+    """Where a bundle comes from.
+
+    Attributes:
+        git_commit: of the code that exported, measured and published.
+        weights_commit: of the code that fitted the weights; another one where a finished fit was used again.
+    """
 
     recipe: str
     config_sha256: Sha256
     data_sha256: Sha256
     tool_versions: dict[str, str]
     git_commit: str
+    weights_commit: str
     measured_on: str
     created_at: datetime
 

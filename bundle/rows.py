@@ -20,7 +20,7 @@ from bundle.manifest import AudioDecoding, Manifest, TensorSpec
 _JSON_NAMES = {
     bool: "true or false",
     str: "text",
-    float: "fractions",
+    float: "fractions or integers beyond 64 bits",
     dict: "an object",
     list: "lists nested too deeply",
     type(None): "null",

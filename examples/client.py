@@ -1,4 +1,4 @@
-"""Call the service from Python: `python examples/client.py [http://127.0.0.1:8000]`. Needs httpx alone."""
+"""Call the service from Python: `python examples/client.py [http://127.0.0.1:8000]`. Needs httpx."""
 
 from __future__ import annotations
 
@@ -36,4 +36,7 @@ def main(url: str = "http://127.0.0.1:8000") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except httpx.ConnectError as error:
+        sys.exit(f"no service answers there: {error}")

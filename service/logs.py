@@ -56,6 +56,7 @@ def configure_logs(log_format: Literal["text", "json"]) -> None:
                 }
             },
             "root": {"level": "INFO", "handlers": ["stderr"]},
-            "loggers": {"uvicorn.error": {"level": "WARNING"}},  # its start and stop are logged by us
+            # Its start and stop are logged by us, and its warnings are of what any caller can send.
+            "loggers": {"uvicorn.error": {"level": "ERROR"}},
         }
     )

@@ -22,12 +22,15 @@ from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+# A supervisor may signal a whole group, and the parent pass its own signal on: both are one request to stop.
+_SAME_SIGNAL_S = 1.0
+
 
 class DrainingServer(uvicorn.Server):
     """A server that on SIGTERM tells load balancers first, and exits with 0.
 
     `/readyz` answers 503 at once, while requests are served for the drain delay; then the port closes and
-    what is in flight is finished. A second signal, or Ctrl-C, skips the delay.
+    what is in flight is finished. A second signal a second or more later, or Ctrl-C, skips the delay.
     """
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, drain_delay_s: float) -> None:
@@ -35,6 +38,7 @@ class DrainingServer(uvicorn.Server):
         self._app = app
         self._drain_delay_s = drain_delay_s
         self._stop_at_s = math.inf  # time.monotonic()
+        self._began_s = -math.inf
         self._told = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -45,9 +49,12 @@ class DrainingServer(uvicorn.Server):
         """
         if sig == signal.SIGINT and self.should_exit:
             self.force_exit = True
+        elif sig == signal.SIGTERM and time.monotonic() < self._began_s + _SAME_SIGNAL_S:
+            return
         elif self._app.state.draining or sig == signal.SIGINT or not self.started:
             self.should_exit = True
         else:
+            self._began_s = time.monotonic()
             self._stop_at_s = time.monotonic() + self._drain_delay_s
         self._app.state.draining = True
 
@@ -103,6 +110,7 @@ def run_worker(settings: Settings, listener: socket.socket) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        ws="none",
         timeout_graceful_shutdown=math.ceil(_longest_request_s(settings)),
     )
     DrainingServer(config, app, settings.drain_delay_s).run(sockets=[listener])

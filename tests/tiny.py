@@ -235,6 +235,7 @@ def _publish(
             data_sha256="0" * 64,
             tool_versions={},
             git_commit="unknown",
+            weights_commit="unknown",
             measured_on="nothing",
             created_at=datetime(2026, 1, 1, tzinfo=UTC),
         ),

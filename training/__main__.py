@@ -72,6 +72,8 @@ def run(command: Command) -> Path:
         recipes = " or ".join(name.replace("_", "-") for name in Command.model_fields)
         raise TrainingError(f"no recipe was named: {recipes}; --help tells more")
     places = Places(**_only(job, Places))
+    for folder in (places.models_dir, places.runs_dir):  # rather now than after the training
+        folder.mkdir(parents=True, exist_ok=True)
     if isinstance(job, MnistCnnJob):
         return mnist_cnn.train(mnist_cnn.MnistCnnConfig(**_only(job, mnist_cnn.MnistCnnConfig)), places)
     config = spoken_digits_lstm.SpokenDigitsLstmConfig(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import platform
-import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
@@ -37,6 +36,7 @@ from training.card import CardFacts, write_card
 from training.config import RecipeConfig
 from training.data.splits import Splits
 from training.evaluate import PRECISIONS, evaluate
+from training.provenance import git_commit
 from training.publish import digests, next_version, publish
 
 logger = logging.getLogger(__name__)
@@ -62,11 +62,12 @@ class Facts:
 
 @dataclass(frozen=True)
 class Graphs:
-    """The two graphs of a bundle and how the second was made."""
+    """The two graphs of a bundle, how the second was made, and which code fitted their weights."""
 
     fp32: onnx.ModelProto
     int8: onnx.ModelProto
     quantization: Quantization
+    weights_commit: str
 
 
 def assemble(
@@ -142,35 +143,23 @@ def _draft(config: RecipeConfig, facts: Facts, graphs: Graphs, version: int) -> 
         session=SessionConfig(),
         max_batch_size=facts.max_batch_size,
         files=dict.fromkeys([*names.values(), GOLDEN_FILE, CARD_FILE], _NO_DIGEST),
-        provenance=_provenance(config, facts),
+        provenance=_provenance(config, facts, graphs),
     )
     files = {names[precision]: model.SerializeToString() for precision, model in models.items()}
     return Bundle(Path(config.name) / str(version), manifest, files, manifest_sha256=_NO_DIGEST)
 
 
-def _provenance(config: RecipeConfig, facts: Facts) -> Provenance:
+def _provenance(config: RecipeConfig, facts: Facts, graphs: Graphs) -> Provenance:
     return Provenance(
         recipe=config.name,
         config_sha256=config.sha256(),
         data_sha256=facts.data_sha256,
         tool_versions={tool: version_of(tool) for tool in TOOLS} | {"python": platform.python_version()},
         git_commit=git_commit(),
+        weights_commit=graphs.weights_commit,
         measured_on=processor_name(),
         created_at=datetime.now(UTC).replace(microsecond=0),
     )
-
-
-def git_commit() -> str:
-    """Return the commit of the code that runs, "-dirty" if it was changed since, or "unknown"."""
-    folder = Path(__file__).parent
-    try:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
-            cwd=folder, capture_output=True, text=True, check=True, timeout=10,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return commit.stdout.strip()
 
 
 def processor_name() -> str:

@@ -68,7 +68,8 @@ examples in `golden.npz` were made by the project.
 
 ## Provenance
 
-Commit {provenance.git_commit}, configuration {provenance.config_sha256[:12]}, data
+Commit {provenance.git_commit}, weights fitted at commit
+{provenance.weights_commit}, configuration {provenance.config_sha256[:12]}, data
 {provenance.data_sha256[:12]}.
 {tools}.
 """

@@ -35,7 +35,7 @@ class FitConfig(Config):
     max_steps: int = -1
     """Stop after so many steps, whatever the epoch; -1 for no limit."""
     overfit_steps: int = 60
-    """Steps in which the network must learn one batch by heart before training starts; 0 skips it."""
+    """Steps in which the network must learn a few batches by heart before training starts; 0 skips it."""
 
 
 class GateConfig(Config):

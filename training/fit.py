@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,12 @@ from torch.utils.data import DataLoader
 
 from training.config import FitConfig
 from training.errors import FitError
+from training.provenance import git_commit
 
 # A batch is the network's inputs followed by the labels, e.g. (samples, lengths, labels).
 Batch = tuple[Tensor, ...]
-Augment = Callable[..., Any]
+
+OVERFIT_BATCHES = 3
 
 
 class Classifier(L.LightningModule):
@@ -76,31 +80,36 @@ def fit(
     config: FitConfig,
     run_dir: Path,
     augment: Callable[[Batch], Batch] | None = None,
-) -> None:
+) -> str:
     """Train a network in place and leave it with the weights of its best epoch, in evaluation mode.
 
-    A run that was interrupted goes on from its last checkpoint; one that was finished is only loaded.
-    Logs and checkpoints are written below `run_dir`.
+    A run that was interrupted goes on from its last checkpoint; one that was finished is only loaded,
+    even if the code has changed since. Logs and checkpoints are written below `run_dir`.
+
+    Returns:
+        The commit of the code that finished the fit.
 
     Raises:
-        FitError: the network cannot learn one batch by heart.
+        FitError: the network cannot learn a few batches by heart.
     """
     finished = run_dir / "fit.json"
     if not finished.exists():
         last = run_dir / "checkpoints" / "last.ckpt"
         if config.overfit_steps and not last.exists():
-            check_overfits(network, next(iter(train)), config)
+            check_overfits(network, list(itertools.islice(train, OVERFIT_BATCHES)), config)
         best = _train(network, train, validation, config, run_dir, augment, last)
         partial = finished.with_suffix(".partial")
-        partial.write_text(json.dumps({"checkpoint": best.name}), encoding="utf-8")
+        result = {"checkpoint": best.name, "git_commit": git_commit()}
+        partial.write_text(json.dumps(result), encoding="utf-8")
         partial.replace(finished)
-    best_name = json.loads(finished.read_text(encoding="utf-8"))["checkpoint"]
-    state = torch.load(run_dir / "checkpoints" / best_name, map_location="cpu", weights_only=True)[
+    result = json.loads(finished.read_text(encoding="utf-8"))
+    state = torch.load(run_dir / "checkpoints" / result["checkpoint"], map_location="cpu", weights_only=True)[
         "state_dict"
     ]
     weights = {key.removeprefix("network."): value for key, value in state.items()}
     network.load_state_dict(weights)
     network.cpu().eval()
+    return str(result["git_commit"])
 
 
 def _train(
@@ -150,26 +159,26 @@ def _train(
     return Path(keep_best.best_model_path or keep_last.best_model_path)
 
 
-def check_overfits(network: nn.Module, batch: Batch, config: FitConfig) -> None:
-    """Train a copy on one batch without augmentation; it must come to predict it.
+def check_overfits(network: nn.Module, batches: Sequence[Batch], config: FitConfig) -> None:
+    """Train a copy on a few batches without augmentation; it must come to predict them.
 
     This catches what no later figure explains: shuffled labels, a detached graph, a dead input.
 
     Raises:
-        FitError: the loss has not fallen to a tenth.
+        FitError: the mean loss has not fallen to a quarter.
     """
     copied = copy.deepcopy(network).train()
     optimizer = torch.optim.AdamW(copied.parameters(), lr=config.learning_rate)
-    *inputs, labels = batch
     losses = []
-    for _ in range(config.overfit_steps):
+    for *inputs, labels in itertools.islice(itertools.cycle(batches), config.overfit_steps):
         loss = F.cross_entropy(copied(*inputs)[0], labels)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(loss.item())
-    if not losses[-1] < 0.1 * losses[0]:
+    first, last = losses[0], statistics.fmean(losses[-len(batches) :])
+    if not last < 0.25 * first:
         raise FitError(
-            f"the network cannot learn one batch by heart: its loss went from {losses[0]:.3f} "
-            f"to {losses[-1]:.3f} in {config.overfit_steps} steps"
+            f"the network cannot learn {len(batches)} batches by heart: its loss went from {first:.3f} "
+            f"to {last:.3f} in {config.overfit_steps} steps"
         )

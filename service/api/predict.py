@@ -102,7 +102,7 @@ async def answer(
     record.model, record.version = served.name, served.version
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     check_media_type(served.predictor.bundle.manifest, media_type)
-    shape = parse_shape(request.headers.get("x-tensor-shape"))
+    shape = parse_shape(request.headers.get("x-tensor-shape")) if media_type == OCTETS else None
     timeout_s = _timeout_s(request, settings)
     body = await read_body(request, settings.max_body_bytes, settings.body_timeout_s)
     inputs = Inputs(body, media_type, shape, parameters.invert, time.monotonic() + timeout_s)
@@ -139,6 +139,7 @@ def _timeout_s(request: Request, settings: Settings) -> float:
     text = request.headers.get("x-timeout-ms")
     if text is None:
         return settings.deadline_ms / 1e3
+    text = text.strip()
     if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text) > 0):
         raise InputError(f"X-Timeout-Ms must be a positive whole number of milliseconds, not {text[:80]!r}")
     return min(int(text), settings.deadline_ms) / 1e3

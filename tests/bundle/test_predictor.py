@@ -173,13 +173,15 @@ def test_int8_that_fails_its_self_test_is_tried_exactly_and_then_fp32_serves(
 ) -> None:
     directory = tiny.make_image_bundle(tmp_path, int8_error=1.0)
     found = load_predictor(directory)
-    assert [config.x64quantprecision for config in configs] == [False, True, False]
+    *tried, looked_at = configs
+    assert [config.x64quantprecision for config in tried] == [False, True, False]
+    assert looked_at.graph_optimization_level == "disabled"
     assert found.precision == "fp32"
     assert found.fallback is not None
     assert found.fallback.startswith("int8: ")
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert record.getMessage() == f"{directory}: {found.fallback}; serving fp32 instead"
+    assert record.getMessage() == f"{directory}: {found.fallback}; serving fp32 on cpu instead"
     pixels = tiny.golden_pixels()
     np.testing.assert_allclose(
         found.run(found.rows(list(pixels))).logits, tiny.image_logits(pixels), rtol=1e-4, atol=1e-4
@@ -200,7 +202,13 @@ def test_exact_int8_serves_where_it_passes_and_the_fast_one_does_not(
     entry = found.session.get_session_options().get_session_config_entry("session.x64quantprecision")
     assert (found.precision, entry) == ("int8", "1")
     assert found.fallback is not None
-    assert "serving int8 instead" in caplog.text
+    assert "serving int8 on cpu instead" in caplog.text
+
+
+def test_a_graph_that_does_not_serve_must_agree_with_the_manifest_too(tmp_path: Path) -> None:
+    other = tiny.audio_graph().SerializeToString()
+    directory = tiny.make_image_bundle(tmp_path, graphs={"model.fp32.onnx": other})
+    assert refusal(directory, GraphError).startswith(f"{directory / 'model.fp32.onnx'}: its inputs are ")
 
 
 def test_a_bundle_of_which_no_graph_passes_is_refused(tmp_path: Path, configs: list[SessionConfig]) -> None:
@@ -311,7 +319,9 @@ def test_a_provider_that_cannot_start_is_left_or_an_error(
     directory = repository / "tiny-image" / "1"
     preferring = load_predictor(directory, "prefer-cuda")
     assert (preferring.provider, preferring.precision) == ("cpu", "int8")
-    assert "no CUDA-capable device is detected; serving on the CPU" in caplog.text
+    assert preferring.fallback is not None
+    assert "no CUDA-capable device is detected" in preferring.fallback
+    assert "no CUDA-capable device is detected; serving int8 on cpu instead" in caplog.text
     with pytest.raises(ProviderError, match=r"^CUDAExecutionProvider cannot load it: [^\n]+ is detected$"):
         load_predictor(directory, "require-cuda")
 

@@ -77,6 +77,7 @@ def bundle_of(
             data_sha256="0" * 64,
             tool_versions={},
             git_commit="unknown",
+            weights_commit="unknown",
             measured_on="nothing",
             created_at=datetime(2026, 1, 1, tzinfo=UTC),
         ),

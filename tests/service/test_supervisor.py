@@ -3,6 +3,7 @@ import re
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -103,6 +104,7 @@ def test_a_second_sigterm_or_ctrl_c_skips_the_delay_of_all_workers(
         server.process.send_signal(number)
         if i + 1 < len(signals):
             eventually(lambda: len(re.findall("draining for 1000 s", log_text(server))) == 2)
+            time.sleep(1.2)  # sooner, it would be taken for the same
     assert server.process.wait(LIMIT_S) == 0
     assert "Traceback" not in log_text(server)
 

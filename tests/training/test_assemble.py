@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from bundle.manifest import ImageDecoding, Quantization, TensorSpec
 from bundle.predictor import load_predictor
 from bundle.repository import read_bundle
 from tests import tiny
-from training import assemble as module
-from training.assemble import TOOLS, Facts, Graphs, assemble, git_commit, processor_name
+from training.assemble import TOOLS, Facts, Graphs, assemble, processor_name
 from training.card import CardFacts
 from training.config import FitConfig, GateConfig, RecipeConfig
 from training.data.splits import Examples, Splits
@@ -52,7 +50,7 @@ def splits() -> Splits:
 
 def run(repository: Path, gates: dict[str, Any] | None = None) -> Path:
     config = CONFIG.model_copy(update={"gates": CONFIG.gates.model_copy(update=gates or {})})
-    graphs = Graphs(fp32=tiny.image_graph(), int8=tiny.image_graph(0.5), quantization=QUANTIZATION)
+    graphs = Graphs(tiny.image_graph(), tiny.image_graph(0.5), QUANTIZATION, weights_commit="abc")
     return assemble(config, FACTS, graphs, splits(), {"pixels": tiny.golden_pixels()}, repository)
 
 
@@ -110,43 +108,13 @@ def test_behind_a_gate_nothing_is_published(tmp_path: Path, gates: dict[str, flo
 
 
 def test_graphs_that_disagree_are_not_published(tmp_path: Path) -> None:
-    graphs = Graphs(tiny.image_graph(), tiny.image_graph(50.0), QUANTIZATION)
+    graphs = Graphs(tiny.image_graph(), tiny.image_graph(50.0), QUANTIZATION, "abc")
     config = CONFIG.model_copy(update={"gates": GateConfig(
         max_latency_ratio=1e6, max_accuracy_loss=1, min_agreement=0.9
     )})  # fmt: skip
     with pytest.raises(GateError, match="agrees with fp32"):
         assemble(config, FACTS, graphs, splits(), {"pixels": tiny.golden_pixels()}, tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_commit_of_the_code_is_found_and_told_dirty(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def git(*arguments: str) -> str:
-        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
-        done = subprocess.run(
-            ["git", *identity, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
-
-    code = tmp_path / "assemble.py"
-    code.write_text("1")
-    git("init", "--quiet")
-    git("add", ".")
-    git("commit", "--quiet", "--message", "one")
-    git("tag", "v1")
-    monkeypatch.setattr(module, "__file__", str(code))
-    assert git_commit() == git("rev-parse", "HEAD")
-    code.write_text("2")
-    assert git_commit() == git("rev-parse", "HEAD") + "-dirty"
-
-
-def test_outside_a_repository_the_commit_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "assemble.py"))
-    assert git_commit() == "unknown"
-    monkeypatch.setenv("PATH", "")
-    assert git_commit() == "unknown"
 
 
 def test_the_processor_has_a_name_of_one_line() -> None:

@@ -95,7 +95,7 @@ def test_facts_licence_attribution_and_provenance_are_there(manifest: Manifest) 
         assert text in card
     assert "`tiny-image` version 1, made by `python -m training tiny` on\n2026-01-01." in card
     assert "with one thread on nothing" in card
-    assert "Commit unknown, configuration 000000000000" in card
+    assert "Commit unknown, weights fitted at commit\nunknown, configuration 000000000000" in card
 
 
 def test_a_graph_without_a_temperature_is_told_so(manifest: Manifest) -> None:

@@ -205,7 +205,7 @@ def test_a_network_that_learns_a_batch_by_heart_passes_and_is_not_changed() -> N
     network = make_line()
     before = network.head.weight.clone()
     config = CONFIG.model_copy(update={"overfit_steps": 150, "learning_rate": 0.1})
-    check_overfits(network, tuple(learnable()), config)
+    check_overfits(network, [tuple(learnable())], config)
     assert torch.equal(network.head.weight, before)
 
 
@@ -220,8 +220,8 @@ class Detached(Line):
 def test_a_network_whose_loss_cannot_fall_is_refused_before_training(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network, config = Detached(), CONFIG.model_copy(update={"overfit_steps": 60, "learning_rate": 0.1})
-    with pytest.raises(FitError, match=r"cannot learn one batch by heart: its loss went from .* in 60 steps"):
-        check_overfits(network, tuple(learnable()), config)
+    with pytest.raises(FitError, match=r"cannot learn 1 batches by heart: its loss went from .* in 60 steps"):
+        check_overfits(network, [tuple(learnable())], config)
     with pytest.raises(FitError, match="by heart"):
         fit(network, *loaders(), config, tmp_path)
     assert not (tmp_path / "fit.json").exists()

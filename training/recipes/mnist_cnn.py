@@ -52,7 +52,7 @@ def build(config: MnistCnnConfig, places: Places, splits: Splits) -> Path:
     """Fit, export, quantize, evaluate and publish on given splits of (28, 28) uint8 items."""
     L.seed_everything(config.seed)
     network = ResidualCnn(classes=len(mnist.LABELS), widths=config.widths)
-    fit(
+    weights_commit = fit(
         network,
         DataLoader(_dataset(splits.train), config.fit.batch_size, shuffle=True, drop_last=True),
         DataLoader(_dataset(splits.validation), 500),
@@ -67,7 +67,7 @@ def build(config: MnistCnnConfig, places: Places, splits: Splits) -> Path:
         "parity with PyTorch: %.2g", check_parity(network, fp32, batches, config.gates.max_parity_error)
     )
     int8, quantization = quantize_convolutions(fp32, _quantization_batches(splits.train))
-    graphs = Graphs(fp32, int8, quantization)
+    graphs = Graphs(fp32, int8, quantization, weights_commit)
     return assemble(config, facts(config), graphs, splits, golden_inputs(), places.models_dir)
 
 

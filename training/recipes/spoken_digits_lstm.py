@@ -58,7 +58,7 @@ def build(config: SpokenDigitsLstmConfig, places: Places, splits: Splits) -> Pat
     network = SpeechLstm(classes=len(fsdd.LABELS), hidden=config.hidden)
     train_items = Utterances(splits.train)
     network.front_end.fit_range(*pad(list(train_items))[:2])
-    fit(
+    weights_commit = fit(
         network,
         DataLoader(train_items, config.fit.batch_size, shuffle=True, drop_last=True, collate_fn=pad),
         DataLoader(Utterances(splits.validation), 100, collate_fn=pad),
@@ -72,7 +72,7 @@ def build(config: SpokenDigitsLstmConfig, places: Places, splits: Splits) -> Pat
     error = check_parity(network, fp32, parity_batches(), config.gates.max_parity_error)
     logger.info("parity with PyTorch: %.2g", error)
     int8, quantization = quantize_lstm(fp32)
-    graphs = Graphs(fp32, int8, quantization)
+    graphs = Graphs(fp32, int8, quantization, weights_commit)
     return assemble(config, facts(config), graphs, splits, golden_inputs(), places.models_dir)
 
 
