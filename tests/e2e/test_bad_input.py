@@ -57,7 +57,7 @@ BAD = [
     (CNN, OCTETS, bytes(784 * 1025), 400, "1025 rows; at most 1024"),
     (CNN + "?top_k=0", IMAGE, PNG, 400, "'top_k' is wrong"),
     (CNN + "?topk=1", IMAGE, PNG, 400, "no query parameter 'topk'"),
-    (LSTM + "?invert=true", SOUND, WAV, 400, "takes images"),
+    (LSTM + "?invert=true", SOUND, WAV, 400, "models that take images"),
     (CNN, SOUND, WAV, 415, "does not take the content type 'audio/wav'"),
     (CNN, "", PNG, 415, "without a content type"),
     (CNN, IMAGE, bytes(17_000_000), 413, "larger than the allowed 16777216 bytes"),
