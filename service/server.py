@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import signal
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 # A supervisor may signal a whole group, and the parent pass its own signal on: both are one request to stop.
 _SAME_SIGNAL_S = 1.0
+# How long the requests of connections that were accepted last may take to arrive.
+_LAST_ARRIVALS_S = 0.3
 
 
 class DrainingServer(uvicorn.Server):
@@ -64,6 +67,15 @@ class DrainingServer(uvicorn.Server):
         for listener in sockets or []:
             host, port = listener.getsockname()[:2]
             logger.info("listening on http://%s:%s", f"[{host}]" if ":" in host else host, port)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the port, answer those who came just before that, and let uvicorn finish the rest."""
+        if self._stop_at_s < math.inf:
+            for server in self.servers:
+                server.close()
+            # uvicorn cuts every connection that has no request yet, also one that is a moment old.
+            await asyncio.sleep(_LAST_ARRIVALS_S)
+        await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
         """Tell uvicorn, which asks ten times a second, whether to exit."""

@@ -25,7 +25,8 @@ from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-CANNOT_START = 3
+# Not one of the codes that uvicorn or Python exit with: a reason was told then.
+CANNOT_START = 78
 _WATCH_S = 0.1
 # A worker is not started again sooner than this after its last start, however often it dies.
 _RESTART_S = 2.0

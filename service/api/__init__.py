@@ -1,5 +1,5 @@
 """The HTTP side: parse requests, call the registry, render answers. Errors become problems in one table.
 
 Imports go one way only:
-predict | models | health > description > inputs | outputs | body | requests > problems.
+front > predict | models | health > description > inputs | outputs | body | requests > problems.
 """
