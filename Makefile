@@ -11,7 +11,7 @@ ARGS ?=
 .PHONY: help install install-dev serve test lint check train clean
 
 help: ## Show this help
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## Create .venv and install the service with ONNX Runtime for CPUs
 install-dev: $(VENV)/.installed-dev ## Install the training jobs and the development tools too
