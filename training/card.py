@@ -41,7 +41,7 @@ def write_card(manifest: Manifest, facts: CardFacts) -> str:
 
 ## Measured
 
-On the test split, which nothing was fitted or chosen on, through the code that serves:
+On the test split, which nothing was fitted on, through the code that serves:
 
 {_figures(manifest)}
 

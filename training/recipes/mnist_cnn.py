@@ -88,7 +88,8 @@ def facts(config: MnistCnnConfig) -> Facts:
             summary="Tells which digit 0-9 a small grey image of one handwritten digit shows.",
             data="MNIST: 60,000 training images, cut into 50,000 for training, 2,000 for validation, 3,000 "
             "for the temperature and 5,000 that are kept for conformal scores; and the official 10,000 "
-            "test images.",
+            "test images. The number of epochs was raised from 20 to 30 after the test accuracy of the "
+            "20-epoch run had been seen; it is .9962 for both.",
             licence=mnist.LICENCE,
             attribution=mnist.ATTRIBUTION,
             limits=(
