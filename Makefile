@@ -8,7 +8,7 @@ RECIPE ?= mnist-cnn
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve test lint check train clean
+.PHONY: help install install-dev serve test lint check train bench clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) $$(grep '^torch==' constraints.txt)
-	$(PIP) --editable '.[cpu,training,dev]'
+	$(PIP) --editable '.[cpu,training,dev,bench]'
 	@touch $@ $(VENV)/.installed
 
 serve: install ## Serve the committed models on http://127.0.0.1:8000 (ARGS="--port 9000 …")
@@ -45,6 +45,9 @@ check: lint test ## Everything that must hold before a commit
 
 train: install-dev ## Train and publish a model (RECIPE=mnist-cnn or spoken-digits-lstm, ARGS="--seed 1 …")
 	$(BIN)/python -m training $(RECIPE) $(ARGS)
+
+bench: install-dev ## Measure beside bare ONNX Runtime and other servers (an hour; ARGS=--quick takes a minute)
+	$(BIN)/python -m bench $(ARGS)
 
 clean: ## Remove the environment and all caches; models and runs stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage *.egg-info

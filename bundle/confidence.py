@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
-class Confidence:
-    """What is known of each row's answer.
+@dataclass(frozen=True, slots=True)
+class RowConfidence:
+    """What is known of one row's answer, in plain Python numbers, as it is rendered.
 
     Attributes:
-        probabilities: (n, labels) float64, softmax of the logits over the temperature.
-        raw: (n, labels) float64, softmax of the logits as they are.
-        order: (n, labels) int64, labels from most to least probable.
-        margin: (n,) difference of the two largest probabilities.
-        entropy_bits: (n,) Shannon entropy of the probabilities, 0..log2(labels).
+        logits: (labels,) as the graph gave them.
+        probabilities: (labels,) softmax of the logits over the temperature.
+        order: (labels,) labels from most to least probable.
     """
 
-    probabilities: NDArray[np.float64]
-    raw: NDArray[np.float64]
-    order: NDArray[np.int64]
-    margin: NDArray[np.float64]
-    entropy_bits: NDArray[np.float64]
+    logits: list[float]
+    probabilities: list[float]
+    order: list[int]
+
+    @property
+    def raw(self) -> list[float]:
+        """(labels,) softmax of the logits as they are."""
+        largest = max(self.logits)
+        exponentials = [math.exp(logit - largest) for logit in self.logits]
+        total = math.fsum(exponentials)
+        return [value / total for value in exponentials]
+
+    @property
+    def margin(self) -> float:
+        """Difference of the two largest probabilities."""
+        return self.probabilities[self.order[0]] - self.probabilities[self.order[1]]
+
+    @property
+    def entropy_bits(self) -> float:
+        """Shannon entropy of the probabilities, 0..log2(labels)."""
+        return abs(math.fsum(p * math.log2(p) for p in self.probabilities if p > 0))
 
 
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:
@@ -38,22 +53,16 @@ def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[n
     return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
 
 
-def assess(logits: NDArray[np.floating], temperature: float) -> Confidence:
+def assess(logits: NDArray[np.floating], temperature: float) -> list[RowConfidence]:
     """Compute what can be said about each row from its logits alone.
+
+    What every answer needs is computed for all rows at once; the rest, when a caller asks for it.
 
     Args:
         logits: (n, labels), at least two labels.
         temperature: of the graph that gave the logits.
     """
-    probabilities = softmax(logits, temperature)
+    wide = np.asarray(logits, dtype=np.float64)
     # Stable on the negated logits: equal logits keep the order of the labels, as argmax does.
-    order = np.argsort(-np.asarray(logits, dtype=np.float64), axis=-1, kind="stable")
-    largest = np.take_along_axis(probabilities, order[:, :2], axis=-1)
-    logarithms = np.log2(probabilities, out=np.zeros_like(probabilities), where=probabilities > 0)
-    return Confidence(
-        probabilities=probabilities,
-        raw=softmax(logits),
-        order=order,
-        margin=largest[:, 0] - largest[:, 1],
-        entropy_bits=np.abs((probabilities * logarithms).sum(axis=-1)),
-    )
+    order = np.argsort(-wide, axis=-1, kind="stable")
+    return list(map(RowConfidence, wide.tolist(), softmax(wide, temperature).tolist(), order.tolist()))

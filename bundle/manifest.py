@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -55,7 +56,7 @@ class TensorSpec(Frozen):
     lengths_of: str | None = None
     allowed_range: tuple[float, float] | None = None
 
-    @property
+    @cached_property
     def row_shape(self) -> tuple[int | str, ...]:
         """Shape of one row: `shape` without its batch dimension."""
         return self.shape[1:]
@@ -183,6 +184,8 @@ class Metrics(Frozen):
     Attributes:
         agreement: share of test items on which the label equals the fp32 graph's.
         latency_ms: batch size -> median milliseconds of one run with one thread.
+        mate_shift: largest change of a probability that a search for the worst batch-mates found; None
+            where rows never run together, or nothing was searched.
     """
 
     n: int = Field(gt=0)
@@ -192,6 +195,7 @@ class Metrics(Frozen):
     agreement: float = Field(ge=0, le=1)
     latency_ms: dict[int, float]
     size_bytes: int = Field(gt=0)
+    mate_shift: float | None = Field(default=None, ge=0)
 
 
 class Graph(Frozen):
@@ -246,7 +250,7 @@ class Manifest(Frozen):
     files: dict[FileName, Sha256]
     provenance: Provenance
 
-    @property
+    @cached_property
     def data_inputs(self) -> tuple[TensorSpec, ...]:
         """The inputs that callers send: all but the lengths, which the predictor fills in."""
         return tuple(tensor for tensor in self.inputs if tensor.lengths_of is None)

@@ -7,6 +7,7 @@ it, so the figures are those of the code that serves.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,12 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from bundle.confidence import RowConfidence, assess
 from bundle.errors import GoldenError, GraphError, ProviderError
 from bundle.golden import check_golden, load_golden
 from bundle.manifest import GOLDEN_FILE, Precision, SessionConfig
 from bundle.repository import Bundle, read_bundle
-from bundle.rows import DTYPES, Array, Row, collate
+from bundle.rows import DTYPES, Array, Row, collate, size_of
 from bundle.session import (
     ORT_ERRORS,
     Provider,
@@ -100,12 +102,19 @@ class Predictor:
         logits, features = self.session.run(["logits", "features"], feeds)
         return Outputs(logits=logits, features=features)
 
+    def assess(self, rows: Sequence[Row]) -> list[RowConfidence]:
+        """Run rows together as `run` does, and say what is known of each one's answer."""
+        return assess(self.run(rows).logits, self.temperature)
+
     def logits(self, feeds: dict[str, Array]) -> NDArray[np.float32]:
         """Run collated graph inputs; return the logits alone."""
         return self.run_feeds(feeds).logits
 
-    def warm_up(self) -> None:
-        """Run the smallest and the largest batch once, so that no caller pays for first allocations.
+    def warm_up(self) -> float:
+        """Run the smallest and the largest batch or all sizes, so that no caller pays for what comes first.
+
+        Returns:
+            Seconds that a run of the largest batch takes on this machine for each element of its rows.
 
         Raises:
             GraphError: the graph cannot run them.
@@ -118,8 +127,14 @@ class Predictor:
             for tensor in self.bundle.manifest.data_inputs
         }
         try:
-            for size in {1, self.bundle.manifest.max_batch_size}:
-                self.run([row] * size)
+            largest = [row] * self.bundle.manifest.max_batch_size
+            # Other providers compile a graph for each size when they first meet it.
+            sizes = {1, len(largest)} if self.provider == "cpu" else range(1, len(largest) + 1)
+            for size in sizes:
+                self.run(largest[:size])
+            began_s = time.perf_counter()
+            self.run(largest)
+            return (time.perf_counter() - began_s) / (len(largest) * size_of(row))
         except ORT_ERRORS as error:
             file = self.bundle.directory / self.bundle.manifest.graphs[self.precision].file
             raise GraphError(f"{file}: it cannot be run: {' '.join(str(error).split())[:200]}") from error
@@ -131,11 +146,13 @@ def create_predictor(
     provider: Provider = "cpu",
     config: SessionConfig | None = None,
     fallback: str | None = None,
+    callers: int = 1,
 ) -> Predictor:
     """Create a predictor without the golden self-test, as a job needs it before there is one.
 
     Args:
         config: other session options than the manifest's.
+        callers: threads that will run it at the same time.
 
     Raises:
         GraphError: the graph cannot be loaded or disagrees with the manifest.
@@ -143,7 +160,13 @@ def create_predictor(
     """
     manifest = bundle.manifest
     try:
-        session = create_session(bundle.graph(precision), config or manifest.session, provider)
+        session = create_session(
+            bundle.graph(precision),
+            config or manifest.session,
+            provider,
+            callers=callers,
+            lengths_vary=any(tensor.free_dimensions for tensor in manifest.data_inputs),
+        )
         check_signature(session, manifest.inputs, manifest.outputs)
     except GraphError as error:
         raise GraphError(f"{bundle.directory / manifest.graphs[precision].file}: {error}") from error
@@ -151,7 +174,10 @@ def create_predictor(
 
 
 def load_predictor(
-    directory: Path, policy: ProviderPolicy = "cpu", precision: Precision | None = None
+    directory: Path,
+    policy: ProviderPolicy = "cpu",
+    precision: Precision | None = None,
+    callers: int = 1,
 ) -> Predictor:
     """Read, verify, load and self-test a bundle.
 
@@ -163,18 +189,22 @@ def load_predictor(
         directory: `models/<name>/<version>`.
         policy: which execution provider to use.
         precision: the graph to load; by default int8, and fp32 on CUDA.
+        callers: threads that will run it at the same time.
 
     Raises:
         BundleError: the bundle cannot be served; the message names the file and the reason.
     """
     bundle = read_bundle(directory)
     provider = choose_provider(policy)
+    fallback = None
+    if provider == "openvino" and _is_dynamic(bundle):
+        provider, fallback = "cpu", "dynamic int8 stays on the CPU provider, whose LSTM is the faster one"
     try:
-        predictor = _load_best(bundle, provider, precision)
+        predictor = _load_best(bundle, provider, precision, callers, fallback)
     except (ProviderError, GoldenError) as error:
         if provider == "cpu" or policy.startswith("require"):
             raise
-        predictor = _load_best(bundle, "cpu", precision, fallback=str(error))
+        predictor = _load_best(bundle, "cpu", precision, callers, fallback=str(error))
     for other in bundle.manifest.graphs:
         if other != predictor.precision:  # it must agree with the manifest too: it may be needed later
             create_predictor(bundle, other, config=_UNOPTIMIZED)
@@ -184,8 +214,18 @@ def load_predictor(
     return predictor
 
 
+def _is_dynamic(bundle: Bundle) -> bool:
+    """Whether the int8 graph of a bundle takes its activation scales as it runs."""
+    int8 = bundle.manifest.graphs.get("int8")
+    return int8 is not None and int8.quantization is not None and int8.quantization.method == "dynamic"
+
+
 def _load_best(
-    bundle: Bundle, provider: Provider, precision: Precision | None, fallback: str | None = None
+    bundle: Bundle,
+    provider: Provider,
+    precision: Precision | None,
+    callers: int,
+    fallback: str | None = None,
 ) -> Predictor:
     """Try the wanted graph, then exact int8 arithmetic, then fp32."""
     wanted = precision or default_precision(provider)
@@ -201,7 +241,7 @@ def _load_best(
     except GoldenError as error:
         raise GoldenError(f"{bundle.directory}: {error}") from error
     for attempt, options in attempts:
-        predictor = create_predictor(bundle, attempt, provider, options, fallback)
+        predictor = create_predictor(bundle, attempt, provider, options, fallback, callers)
         try:
             check_golden(golden, attempt, predictor.logits, predictor.temperature)
         except GoldenError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from bundle.decoding import Limits, decode_media
 from bundle.errors import InputError
-from bundle.manifest import AudioDecoding, Manifest, TensorSpec
+from bundle.manifest import AudioDecoding, Datatype, Manifest, TensorSpec
 
 _JSON_NAMES = {
     bool: "true or false",
@@ -51,25 +52,24 @@ def row_from_media(manifest: Manifest, body: bytes, limits: Limits, *, invert: b
     return {tensor.name: array}
 
 
-def row_from_values(manifest: Manifest, values: object, limits: Limits) -> Row:
+def row_from_values(manifest: Manifest, values: object, limits: Limits, *, only_numbers: bool = False) -> Row:
     """Turn one JSON instance (nested lists of numbers) into a row.
+
+    Args:
+        only_numbers: the caller knows that nothing but numbers and lists stands in `values`, neither
+            text nor true, false or null. It saves looking at the type of each, which takes longest.
 
     Raises:
         InputError: wrong shape or type, a value that is not finite or not in range, or this model
             has several data inputs.
     """
     tensor = _only_input(manifest)
-    dtype = DTYPES[tensor.datatype]
-    _check_types(tensor, values)
-    try:
-        array = np.array(values)
-    except ValueError as error:
-        raise InputError(f"{tensor.name}: the nested lists have no regular shape") from error
-    if array.size and array.dtype.kind not in ("iu" if dtype.kind in "iu" else "iuf"):
-        raise InputError(f"{tensor.name}: holds integers that are too large for any {tensor.datatype}")
+    array = _convert_quickly(tensor, values) if only_numbers else None
+    if array is None:
+        array = _convert(tensor, values)
     _check_shape(manifest, tensor, array.shape, limits)
     _check_values(tensor, array)
-    return {tensor.name: array.astype(dtype)}
+    return {tensor.name: array.astype(DTYPES[tensor.datatype], copy=False)}
 
 
 def rows_from_bytes(
@@ -105,6 +105,11 @@ def check_count(rows: int, limits: Limits) -> None:
     """
     if rows > limits.max_rows:
         raise InputError(f"the request has {rows} rows; at most {limits.max_rows} are allowed")
+
+
+def size_of(row: Row) -> int:
+    """Return how many elements a row has."""
+    return sum(array.size for array in row.values())
 
 
 def collate(manifest: Manifest, rows: Sequence[Row]) -> dict[str, Array]:
@@ -171,7 +176,7 @@ def _check_shape(manifest: Manifest, tensor: TensorSpec, shape: tuple[int, ...],
 
 def _check_values(tensor: TensorSpec, array: Array) -> None:
     """Check that the values of one or more rows are finite and in range, before they are cast."""
-    low, high = _bounds(tensor)
+    low, high = _bounds(tensor.datatype, tensor.allowed_range)
     if array.dtype == np.uint8 and low <= 0 and high >= 255:
         return  # every byte is in range
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -184,10 +189,42 @@ def _check_values(tensor: TensorSpec, array: Array) -> None:
 
 
 def _fits(expected: tuple[int | str, ...], found: tuple[int, ...]) -> bool:
+    if expected == found:
+        return True
     return len(expected) == len(found) and all(
         size == actual if isinstance(size, int) else actual > 0
         for size, actual in zip(expected, found, strict=True)
     )
+
+
+def _convert_quickly(tensor: TensorSpec, values: object) -> Array | None:
+    """Convert the two kinds of lists that are sent most, or return None and leave it to `_convert`.
+
+    These are matrices of bytes and vectors of fractions; it takes a third to a half of the time.
+    """
+    if not isinstance(values, list):
+        return None
+    try:
+        if tensor.datatype == "UINT8" and len(tensor.row_shape) == 2:
+            (width,) = set(map(len, values))  # bytes(7) would be seven zeros, but a number has no length
+            return np.frombuffer(b"".join(map(bytes, values)), np.uint8).reshape(len(values), width)
+        if tensor.datatype == "FP32" and len(tensor.row_shape) == 1:
+            return np.fromiter(values, np.float64, len(values))
+    except (TypeError, ValueError):  # what is wrong with it is found out by `_convert`
+        pass
+    return None
+
+
+def _convert(tensor: TensorSpec, values: object) -> Array:
+    """Convert nested lists to an array in a type of numpy's choice, or say what is wrong with them."""
+    _check_types(tensor, values)
+    try:
+        array = np.array(values)
+    except ValueError as error:
+        raise InputError(f"{tensor.name}: the nested lists have no regular shape") from error
+    if array.size and array.dtype.kind not in ("iu" if DTYPES[tensor.datatype].kind in "iu" else "iuf"):
+        raise InputError(f"{tensor.name}: holds integers that are too large for any {tensor.datatype}")
+    return array
 
 
 def _check_types(tensor: TensorSpec, values: object) -> None:
@@ -210,9 +247,10 @@ def _leaf_types(values: object, depth: int) -> set[type]:
     return kinds
 
 
-def _bounds(tensor: TensorSpec) -> tuple[float, float]:
-    dtype = DTYPES[tensor.datatype]
-    low, high = tensor.allowed_range or (-math.inf, math.inf)
+@cache
+def _bounds(datatype: Datatype, allowed_range: tuple[float, float] | None) -> tuple[float, float]:
+    dtype = DTYPES[datatype]
+    low, high = allowed_range or (-math.inf, math.inf)
     if dtype.kind == "f":
         return max(low, float(np.finfo(dtype).min)), min(high, float(np.finfo(dtype).max))
     limits = np.iinfo(dtype)  # kept as integers: as a float, the largest INT64 would be one too many

@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from service import __version__
+from service.access_log import AccessLog
 from service.api import health, models, predict
-from service.api.front import Front
 from service.api.problems import add_problem_handlers
 from service.api.requests import RequestMiddleware
+from service.ledger import Ledger
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import Settings
@@ -20,17 +21,11 @@ from service.settings import Settings
 _PROBLEM = {"description": "A problem, as RFC 9457 has it", "content": {"application/problem+json": {}}}
 
 
-def create_app(settings: Settings, registry: Registry, metrics: Metrics, *, front: bool = True) -> FastAPI:
-    """Build the application. Its lifespan starts and stops the registry's batchers.
-
-    Args:
-        front: answer the calls that run a model ahead of the framework's routing, which is faster and
-            otherwise the same.
-    """
+def create_app(settings: Settings, registry: Registry, metrics: Metrics) -> FastAPI:
+    """Build the application. Its lifespan stops the registry's batchers."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        registry.start()
         with ThreadPoolExecutor(settings.run_threads, thread_name_prefix="decode") as decoders:
             app.state.decoders = decoders
             yield
@@ -46,10 +41,10 @@ def create_app(settings: Settings, registry: Registry, metrics: Metrics, *, fron
     app.state.settings = settings
     app.state.registry = registry
     app.state.metrics = metrics
+    app.state.ledger = Ledger(metrics, AccessLog(settings.log_format))
     app.state.draining = False
-    if front:
-        app.add_middleware(Front)
-    app.add_middleware(RequestMiddleware, metrics=metrics)
+    app.state.intake = None  # set where a supervisor accepts the connections
+    app.add_middleware(RequestMiddleware, ledger=app.state.ledger)
     add_problem_handlers(app)
     for part in (predict, models, health):
         app.include_router(part.router, responses={"default": _PROBLEM})

@@ -3,179 +3,261 @@
 A batch is formed when a runner is free, from what has arrived by then; nothing waits for company. The
 queue item owns its future: a caller that goes away cancels it, and its rows are left out or their result is
 dropped, whatever the other callers of the batch do.
+
+Rows of differing lengths wait in buckets of like lengths, so that little is padded: the oldest item says
+which bucket is next. A batch that is quick runs on the event loop itself, where that is the only runner:
+handing it to a thread and back would take longer than what it keeps others waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bundle.predictor import Predictor
-from bundle.rows import Row
+from bundle.rows import Row, size_of
 from service.errors import QueueFullError
 from service.metrics import Metrics
 from service.pool import RunPool
+from service.turn import OncePerTurn
 
 logger = logging.getLogger(__name__)
 
-Logits = NDArray[np.float32]
+Result = TypeVar("Result")
+# A run that takes longer goes to a thread, so that the event loop can answer others meanwhile.
+_LONGEST_INLINE_S = 0.005
+
+
+@dataclass(frozen=True)
+class Runner(Generic[Result]):
+    """How the rows of one model are run.
+
+    Attributes:
+        run: gives one result for each row, in order.
+        max_batch_size: most rows in one run.
+        seconds_per_element: of one run on this machine, for each element of the padded batch; with it the
+            length of a run is foretold. Infinite where it is not known.
+    """
+
+    name: str
+    version: str
+    run: Callable[[Sequence[Row]], list[Result]]
+    max_batch_size: int
+    seconds_per_element: float = float("inf")
 
 
 @dataclass(eq=False)
-class _Item:
-    """Rows of one request that run together, at most one batch; they wait until a runner takes them."""
+class _Item(Generic[Result]):
+    """Rows of one request that run together, at most one batch; they wait until a runner takes them.
+
+    Attributes:
+        size: elements of the largest row.
+    """
 
     rows: Sequence[Row]
-    future: asyncio.Future[Logits]
+    future: asyncio.Future[list[Result]]
+    size: int
     arrived_s: float = field(default_factory=time.perf_counter)
     waiting: bool = True
 
 
-class Batcher:
+class Batcher(Generic[Result]):
     """The queue of one model.
 
     Args:
-        predictor: what runs the rows.
-        pool: the threads that it runs on.
+        runner: what runs the rows.
+        pool: the threads that it may run on.
         max_queue_size: rows that may wait. A request that alone is larger is let in when nothing waits.
         metrics: told of every run.
     """
 
-    def __init__(self, predictor: Predictor, pool: RunPool, max_queue_size: int, metrics: Metrics) -> None:
-        self._predictor = predictor
+    def __init__(self, runner: Runner[Result], pool: RunPool, max_queue_size: int, metrics: Metrics) -> None:
+        self._runner = runner
         self._pool = pool
         self._max_queue_size = max_queue_size
-        self._max_batch_size = predictor.bundle.manifest.max_batch_size
-        self._queue: deque[_Item] = deque()
+        self._buckets: dict[int, deque[_Item[Result]]] = {}
         self._waiting_rows = 0
-        self._arrival = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-        labels = (predictor.bundle.manifest.name, str(predictor.bundle.manifest.version))
+        self._running: set[asyncio.Task[None]] = set()
+        self._stopped = False
+        self._turn = OncePerTurn(self._serve)
+        labels = (runner.name, runner.version)
         self._rows = metrics.rows.labels(*labels)
         self._queue_seconds = metrics.queue_seconds.labels(*labels)
         self._run_seconds = metrics.run_seconds.labels(*labels)
         self._batch_rows = metrics.batch_rows.labels(*labels)
         self._queue_depth = metrics.queue_depth.labels(*labels)
 
-    def start(self) -> None:
-        """Start the runners on the running event loop."""
-        self._tasks = [asyncio.create_task(self._serve()) for _ in range(self._pool.threads)]
-
-    async def stop(self) -> None:
-        """Stop the runners. Call it when no request is left; what still waits or runs is cancelled."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
-        while self._queue:
-            self._drop(self._queue.popleft())
-
-    async def submit(self, rows: Sequence[Row]) -> Logits:
-        """Run rows, split or together with others as it comes; cancelling this drops them.
+    def submit(self, rows: Sequence[Row]) -> asyncio.Future[list[Result]]:
+        """Run rows, split or together with others as it comes.
 
         Args:
             rows: validated, at least one.
 
         Returns:
-            (rows, labels) float32 logits, in the order given.
+            A future of one result for each row, in the order given. Cancelling it drops the rows.
 
         Raises:
             QueueFullError: too many rows wait already.
         """
         if self._waiting_rows and self._waiting_rows + len(rows) > self._max_queue_size:
             raise QueueFullError(f"{self._waiting_rows} rows are waiting for this model; try again later")
-        loop = asyncio.get_running_loop()
-        items = [
-            _Item(rows[start : start + self._max_batch_size], loop.create_future())
-            for start in range(0, len(rows), self._max_batch_size)
-        ]
-        self._queue.extend(items)
-        self._count_waiting(len(rows))
-        self._arrival.set()
+        size = self._runner.max_batch_size
+        if len(rows) <= size:
+            return self._enqueue(rows).future
+        items = [self._enqueue(rows[start : start + size]) for start in range(0, len(rows), size)]
+        return asyncio.ensure_future(self._join(items))
+
+    async def stop(self) -> None:
+        """Drop what waits and what runs. Call it when no request is left."""
+        self._stopped = True
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        for bucket in self._buckets.values():
+            for item in bucket:
+                self._drop(item)
+
+    def _enqueue(self, rows: Sequence[Row]) -> _Item[Result]:
+        item = _Item(rows, asyncio.get_running_loop().create_future(), max(map(size_of, rows)))
+        item.future.add_done_callback(lambda _: self._drop(item) if item.waiting else None)
+        # Lengths in one bucket differ by a factor of at most the square root of two.
+        self._buckets.setdefault(math.ceil(2 * math.log2(item.size)), deque()).append(item)
+        self._waiting_rows += len(rows)
+        self._turn.ask()
+        return item
+
+    async def _join(self, items: Sequence[_Item[Result]]) -> list[Result]:
+        """Wait for all parts of one request; when one fails or the caller goes, nobody wants the others."""
         try:
             parts = await asyncio.gather(*(item.future for item in items))
-        except BaseException:  # one part failed, or the caller has gone: nobody wants the others
+        finally:
             for item in items:
-                self._drop(item)
-            raise
-        self._rows.inc(len(rows))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+                item.future.cancel()
+        return list(chain.from_iterable(parts))
 
-    async def _serve(self) -> None:
-        """Run batch after batch, for ever."""
-        while True:
-            await self._arrival.wait()
-            async with self._pool.slots:
-                batch = self._next_batch()
-                if not batch:
-                    self._arrival.clear()
-                    continue
-                now_s = time.perf_counter()
-                for item in batch:
-                    self._queue_seconds.observe(now_s - item.arrived_s)
-                try:
-                    await self._run(batch)
-                finally:
-                    for item in batch:  # when this is stopped, nobody else would answer them
-                        item.future.cancel()
+    def _serve(self) -> None:
+        """Start what can be started; called once a turn while something waits."""
+        self._queue_depth.set(self._waiting_rows)
+        for bucket in self._oldest_first():
+            if self._stopped:
+                return
+            if self._is_quick(bucket):
+                self._run_here(self._take_batch(bucket))
+                if self._waiting_rows:  # its turn comes after the answers to this batch
+                    self._turn.ask()
+                return
+            if self._pool.take_slot(self._turn.ask):
+                task = asyncio.ensure_future(self._run_in_slot(self._take_batch(bucket)))
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+                if self._waiting_rows:
+                    self._turn.ask()
 
-    def _next_batch(self) -> list[_Item]:
+    def _oldest_first(self) -> list[deque[_Item[Result]]]:
+        """The buckets in which something waits, by the arrival of their first item."""
+        for key, bucket in list(self._buckets.items()):
+            while bucket and not bucket[0].waiting:
+                bucket.popleft()
+            if not bucket:
+                del self._buckets[key]
+        return sorted(self._buckets.values(), key=lambda bucket: bucket[0].arrived_s)
+
+    def _is_quick(self, bucket: deque[_Item[Result]]) -> bool:
+        """Whether the next batch may run on the event loop."""
+        if self._pool.threads > 1:
+            return False  # there, batches run beside one another
+        waiting = [item for item in islice(bucket, self._runner.max_batch_size) if item.waiting]
+        rows = min(sum(len(item.rows) for item in waiting), self._runner.max_batch_size)
+        elements = rows * max(item.size for item in waiting)
+        return elements * self._runner.seconds_per_element <= _LONGEST_INLINE_S
+
+    def _take_batch(self, bucket: deque[_Item[Result]]) -> list[_Item[Result]]:
         """Take what has arrived, first come first served, as far as it fits into one batch."""
-        batch: list[_Item] = []
+        batch: list[_Item[Result]] = []
         size = 0
-        while self._queue:
-            item = self._queue[0]
+        while bucket:
+            item = bucket[0]
             if item.waiting:  # else it was dropped
-                if size + len(item.rows) > self._max_batch_size:
-                    break
-                self._stop_waiting(item)
-                batch.append(item)
                 size += len(item.rows)
-            self._queue.popleft()
+                if size > self._runner.max_batch_size:
+                    break
+                item.waiting = False
+                self._waiting_rows -= len(item.rows)
+                batch.append(item)
+            bucket.popleft()
+        now_s = time.perf_counter()
+        self._queue_depth.set(self._waiting_rows)
+        self._queue_seconds.observe_all([now_s - item.arrived_s for item in batch])
         return batch
 
-    async def _run(self, batch: list[_Item]) -> None:
-        """Run one batch and give every item its rows; where the batch fails, run each item alone."""
-        rows = [row for item in batch for row in item.rows]
+    def _run_here(self, batch: list[_Item[Result]]) -> None:
         started_s = time.perf_counter()
-        self._batch_rows.observe(len(rows))
         try:
-            outputs = await asyncio.get_running_loop().run_in_executor(
-                self._pool.executor, self._predictor.run, rows
-            )
+            results = self._runner.run(_rows_of(batch))
         except Exception as error:  # noqa: BLE001 - the runtime's exceptions have no common base
-            if len(batch) > 1:
-                logger.warning("a batch of %d requests failed (%s); running each alone", len(batch), error)
-                for item in batch:
-                    if not item.future.done():  # else its caller has gone
-                        await self._run([item])
-            elif not batch[0].future.done():
-                batch[0].future.set_exception(error)
-            return
-        self._run_seconds.observe(time.perf_counter() - started_s)
-        start = 0
-        for item in batch:
-            if not item.future.done():
-                item.future.set_result(outputs.logits[start : start + len(item.rows)])
-            start += len(item.rows)
+            for item in self._blame(batch, error):
+                self._run_here([item])
+        else:
+            self._deliver(batch, results, time.perf_counter() - started_s)
 
-    def _drop(self, item: _Item) -> None:
+    async def _run_in_slot(self, batch: list[_Item[Result]]) -> None:
+        try:
+            await self._run_in_thread(batch)
+        finally:
+            self._pool.give_back_slot()
+            for item in batch:  # when this is stopped, nobody else would answer them
+                item.future.cancel()
+
+    async def _run_in_thread(self, batch: list[_Item[Result]]) -> None:
+        started_s = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        try:
+            results = await loop.run_in_executor(self._pool.executor, self._runner.run, _rows_of(batch))
+        except Exception as error:  # noqa: BLE001 - as above
+            for item in self._blame(batch, error):
+                if not item.future.done():  # its caller may go while the others run
+                    await self._run_in_thread([item])
+        else:
+            self._deliver(batch, results, time.perf_counter() - started_s)
+
+    def _blame(self, batch: list[_Item[Result]], error: Exception) -> list[_Item[Result]]:
+        """Fail the only request of a batch; of several, return those to run alone, so that one fails."""
+        self._batch_rows.observe(sum(len(item.rows) for item in batch))
+        waited_for = [item for item in batch if not item.future.done()]
+        if len(batch) > 1:
+            logger.warning("a batch of %d requests failed (%s); running each alone", len(batch), error)
+            return waited_for
+        for item in waited_for:
+            item.future.set_exception(error)
+        return []
+
+    def _deliver(self, batch: list[_Item[Result]], results: list[Result], seconds: float) -> None:
+        """Give every item the results of its rows."""
+        self._run_seconds.observe(seconds)
+        self._batch_rows.observe(len(results))
+        start = delivered = 0
+        for item in batch:
+            end = start + len(item.rows)
+            if not item.future.done():  # else its caller has gone
+                item.future.set_result(results[start:end])
+                delivered += len(item.rows)
+            start = end
+        self._rows.inc(delivered)
+
+    def _drop(self, item: _Item[Result]) -> None:
         """Forget an item: it makes room at once, and the runners pass it over."""
         item.future.cancel()
         if item.waiting:
-            self._stop_waiting(item)
+            item.waiting = False
+            self._waiting_rows -= len(item.rows)
+            self._queue_depth.set(self._waiting_rows)
 
-    def _stop_waiting(self, item: _Item) -> None:
-        item.waiting = False
-        self._count_waiting(-len(item.rows))
 
-    def _count_waiting(self, change: int) -> None:
-        self._waiting_rows += change
-        self._queue_depth.set(self._waiting_rows)
+def _rows_of(batch: Sequence[_Item[Result]]) -> list[Row]:
+    return [row for item in batch for row in item.rows]

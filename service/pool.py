@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 
@@ -10,7 +11,7 @@ class RunPool:
     """Threads and one slot for each.
 
     A batch is formed when its slot is held, so that it never waits behind other models' batches while it
-    could still grow.
+    could still grow. Slots are taken and given back on the event loop.
 
     Args:
         threads: batches that run at the same time.
@@ -18,5 +19,21 @@ class RunPool:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self.slots = asyncio.Semaphore(threads)
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="run")
+        self._free = threads
+        self._asking: deque[Callable[[], None]] = deque()
+
+    def take_slot(self, when_free: Callable[[], None]) -> bool:
+        """Take a slot, or have a function called when it is worth trying again; first come, first served."""
+        if self._free:
+            self._free -= 1
+            return True
+        if when_free not in self._asking:
+            self._asking.append(when_free)
+        return False
+
+    def give_back_slot(self) -> None:
+        """Make a slot free."""
+        self._free += 1
+        if self._asking:
+            self._asking.popleft()()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from bundle.confidence import RowConfidence
 from bundle.errors import BundleError
 from bundle.predictor import Predictor, load_predictor
 from bundle.repository import list_bundles
-from service.batcher import Batcher
+from bundle.session import count_nodes
+from service.batcher import Batcher, Runner
 from service.errors import UnknownModelError
 from service.metrics import Metrics
 from service.pool import RunPool
@@ -23,7 +26,7 @@ class Served:
     """One version of one model: proven, warm, and with a queue of its own."""
 
     predictor: Predictor
-    batcher: Batcher
+    batcher: Batcher[RowConfidence]
 
     @property
     def name(self) -> str:
@@ -48,6 +51,7 @@ class Registry:
         self._models: dict[str, dict[str, Served]] = {}
         for model in served:
             self._models.setdefault(model.name, {})[model.version] = model
+        self._latest = {name: max(versions.values(), key=_number) for name, versions in self._models.items()}
         self._pool = pool
 
     def names(self) -> list[str]:
@@ -63,7 +67,7 @@ class Registry:
         versions = self._models.get(name)
         if versions is None:
             raise UnknownModelError(f"there is no model {name!r}; there are {', '.join(self.names())}")
-        return sorted(versions.values(), key=lambda served: int(served.version))
+        return sorted(versions.values(), key=_number)
 
     def get(self, name: str, version: str | None = None) -> Served:
         """Return one version of a model, by default the latest.
@@ -71,20 +75,11 @@ class Registry:
         Raises:
             UnknownModelError: no such model or version.
         """
-        versions = self.versions(name)
-        if version is None:
-            return versions[-1]
-        for served in versions:
-            if served.version == version:
-                return served
-        known = ", ".join(served.version for served in versions)
+        served = self._latest.get(name) if version is None else self._models.get(name, {}).get(version)
+        if served is not None:
+            return served
+        known = ", ".join(each.version for each in self.versions(name))
         raise UnknownModelError(f"the model {name!r} has no version {version!r}; it has {known}")
-
-    def start(self) -> None:
-        """Start every model's batcher on the running event loop."""
-        for versions in self._models.values():
-            for served in versions.values():
-                served.batcher.start()
 
     async def stop(self) -> None:
         """Stop every batcher and the threads. Call it when no request is left."""
@@ -108,12 +103,29 @@ def load_registry(settings: Settings, metrics: Metrics) -> Registry:
     served = []
     for name, versions in bundles.items():
         for version in versions:
-            predictor = load_predictor(settings.models / name / str(version), settings.provider)
-            predictor.warm_up()
+            directory = settings.models / name / str(version)
+            predictor = load_predictor(directory, settings.provider, callers=pool.threads)
+            seconds_per_element = predictor.warm_up()
             _report(predictor, metrics)
-            batcher = Batcher(predictor, pool, settings.max_queue_size, metrics)
-            served.append(Served(predictor, batcher))
+            runner = runner_of(predictor, seconds_per_element)
+            served.append(Served(predictor, Batcher(runner, pool, settings.max_queue_size, metrics)))
     return Registry(served, pool)
+
+
+def runner_of(predictor: Predictor, seconds_per_element: float = math.inf) -> Runner[RowConfidence]:
+    """Return how the rows of a predictor are run; see `Runner`."""
+    manifest = predictor.bundle.manifest
+    return Runner(
+        name=manifest.name,
+        version=str(manifest.version),
+        run=predictor.assess,
+        max_batch_size=manifest.max_batch_size,
+        seconds_per_element=seconds_per_element,
+    )
+
+
+def _number(served: Served) -> int:
+    return int(served.version)
 
 
 def _report(predictor: Predictor, metrics: Metrics) -> None:
@@ -124,4 +136,5 @@ def _report(predictor: Predictor, metrics: Metrics) -> None:
     ).set(1)
     metrics.model_fallback.labels(*labels).set(predictor.fallback is not None)
     metrics.model_ready.labels(*labels).set(1)
-    logger.info("%s/%s is ready: %s on %s", *labels, predictor.precision, predictor.provider)
+    nodes = ", ".join(f"{count} nodes on {name}" for name, count in count_nodes(predictor.session).items())
+    logger.info("%s/%s is ready: %s on %s, %s", *labels, predictor.precision, predictor.provider, nodes)

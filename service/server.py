@@ -9,14 +9,17 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
+from service.api.lane import Lane, LaneProtocol
 from service.app import create_app
+from service.handover import Intake
 from service.metrics import Metrics
 from service.registry import load_registry
 from service.settings import Settings
@@ -24,7 +27,7 @@ from service.settings import Settings
 logger = logging.getLogger(__name__)
 
 # A supervisor may signal a whole group, and the parent pass its own signal on: both are one request to stop.
-_SAME_SIGNAL_S = 1.0
+SAME_SIGNAL_S = 1.0
 # How long the requests of connections that were accepted last may take to arrive.
 _LAST_ARRIVALS_S = 0.3
 
@@ -34,15 +37,24 @@ class DrainingServer(uvicorn.Server):
 
     `/readyz` answers 503 at once, while requests are served for the drain delay; then the port closes and
     what is in flight is finished. A second signal a second or more later, or Ctrl-C, skips the delay.
+
+    Args:
+        intake: where connections come from when a supervisor accepts them; it also ends the drain delay then,
+            by sending no more. None where this process listens itself.
     """
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_delay_s: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: FastAPI, drain_delay_s: float, intake: Intake | None = None
+    ) -> None:
         super().__init__(config)
         self._app = app
         self._drain_delay_s = drain_delay_s
+        self._intake = intake
         self._stop_at_s = math.inf  # time.monotonic()
-        self._began_s = -math.inf
+        self._began_s = math.inf
+        self._hasty = False
         self._told = False
+        self._adopting: set[asyncio.Task[None]] = set()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain. Overrides uvicorn's, which would raise the signal again and exit non-zero.
@@ -50,27 +62,31 @@ class DrainingServer(uvicorn.Server):
         A signal may interrupt this thread while it holds the lock of a log handler or a metric, so nothing
         is logged or counted here.
         """
+        now_s = time.monotonic()
         if sig == signal.SIGINT and self.should_exit:
             self.force_exit = True
-        elif sig == signal.SIGTERM and time.monotonic() < self._began_s + _SAME_SIGNAL_S:
+        elif sig == signal.SIGTERM and self._began_s <= now_s < self._began_s + SAME_SIGNAL_S:
             return
         elif self._app.state.draining or sig == signal.SIGINT or not self.started:
-            self.should_exit = True
+            self.should_exit = self._hasty = True
         else:
-            self._began_s = time.monotonic()
-            self._stop_at_s = time.monotonic() + self._drain_delay_s
+            self._began_s = now_s
+            if self._intake is None:
+                self._stop_at_s = now_s + self._drain_delay_s
         self._app.state.draining = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to listen, and say where."""
+        """Start to take connections."""
         await super().startup(sockets)
         for listener in sockets or []:
-            host, port = listener.getsockname()[:2]
-            logger.info("listening on http://%s:%s", f"[{host}]" if ":" in host else host, port)
+            logger.info("listening on %s", url_of(listener))
+        if self._intake is not None:
+            asyncio.get_running_loop().add_reader(self._intake.fileno(), self._take_connections)
+            self._intake.announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the port, answer those who came just before that, and let uvicorn finish the rest."""
-        if self._stop_at_s < math.inf:
+        if not self._hasty:
             for server in self.servers:
                 server.close()
             # uvicorn cuts every connection that has no request yet, also one that is a moment old.
@@ -79,13 +95,40 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Tell uvicorn, which asks ten times a second, whether to exit."""
-        if self._stop_at_s < math.inf and not self._told:
+        if self._began_s < math.inf and not self._told:
             self._told = True
             logger.info("draining for %g s", self._drain_delay_s)
             self._app.state.metrics.draining.set(1)
         if time.monotonic() >= self._stop_at_s:
             self.should_exit = True
         return bool(await super().on_tick(counter))
+
+    def _take_connections(self) -> None:
+        assert self._intake is not None
+        connections = self._intake.take()
+        if connections is None:
+            asyncio.get_running_loop().remove_reader(self._intake.fileno())
+            self._app.state.draining = self.should_exit = True
+            return
+        for connection in connections:
+            task = asyncio.ensure_future(self._adopt(connection))
+            self._adopting.add(task)
+            task.add_done_callback(self._adopting.discard)
+
+    async def _adopt(self, connection: socket.socket) -> None:
+        """Serve on a connection that was accepted elsewhere."""
+        connection.setblocking(False)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(self._create_protocol, connection)
+        except OSError:  # its caller has gone already
+            connection.close()
+            assert self._intake is not None
+            self._intake.ended()
+
+    def _create_protocol(self) -> asyncio.Protocol:
+        """Make what uvicorn makes for the connections that it accepts itself."""
+        create: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return create(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
 def bind(settings: Settings) -> socket.socket:
@@ -105,8 +148,17 @@ def bind(settings: Settings) -> socket.socket:
     return listener
 
 
-def run_worker(settings: Settings, listener: socket.socket) -> None:
-    """Load the models, listen, and serve in this process until a signal.
+def url_of(listener: socket.socket) -> str:
+    """Return the URL of a bound socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def run_worker(settings: Settings, source: socket.socket | Intake) -> None:
+    """Load the models, and serve in this process until a signal.
+
+    Args:
+        source: a bound socket to listen on, or where a supervisor sends connections.
 
     Raises:
         BundleError: a bundle cannot be served.
@@ -114,33 +166,46 @@ def run_worker(settings: Settings, listener: socket.socket) -> None:
     metrics = Metrics()
     registry = load_registry(settings, metrics)
     app = create_app(settings, registry, metrics)
-    config = uvicorn.Config(
+    intake = source if isinstance(source, Intake) else None
+    app.state.intake = intake
+    server = DrainingServer(uvicorn_config(app), app, settings.drain_delay_s, intake)
+    with _handling_signals(server.handle_exit):  # the event loop's start must not be torn apart
+        server.run(sockets=[] if isinstance(source, Intake) else [source])
+
+
+def uvicorn_config(app: FastAPI) -> uvicorn.Config:
+    """Return how uvicorn serves the application: with the fast lane, and none of its own log lines."""
+    return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=partial(LaneProtocol, Lane(app.state)),  # type: ignore[arg-type]  # it is only called
+        proxy_headers=False,
         lifespan="on",
         access_log=False,
         log_config=None,
         server_header=False,
         ws="none",
-        timeout_graceful_shutdown=math.ceil(_longest_request_s(settings)),
+        timeout_graceful_shutdown=math.ceil(_longest_request_s(app.state.settings)),
     )
-    DrainingServer(config, app, settings.drain_delay_s).run(sockets=[listener])
 
 
-@contextmanager
-def leaving_on_signals() -> Iterator[None]:
+def leaving_on_signals() -> AbstractContextManager[None]:
     """Exit at once and with 0 on SIGTERM and Ctrl-C, until a server takes the signals over.
 
     The first process of a container would otherwise ignore SIGTERM while its models load.
     """
+    return _handling_signals(lambda *_: sys.exit(0))
+
+
+@contextmanager
+def _handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, lambda *_: sys.exit(0)) for number in numbers]
+    before = [signal.signal(number, handler) for number in numbers]
     try:
         yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+        for number, previous in zip(numbers, before, strict=True):
+            signal.signal(number, previous)
 
 
 def longest_stop_s(settings: Settings) -> float:

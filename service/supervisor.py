@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import os
+import selectors
 import signal
 import socket
 import sys
 import tempfile
-import threading
 import time
-from dataclasses import dataclass, field
 from multiprocessing.context import SpawnProcess
 from multiprocessing.queues import SimpleQueue
 
 from prometheus_client.multiprocess import mark_process_dead
 
 from bundle.errors import BundleError
+from service.handover import Dispatch, Intake
 from service.logs import configure_logs
 from service.metrics import MULTIPROCESS_VARIABLE
-from service.server import leaving_on_signals, longest_stop_s, run_worker
+from service.server import SAME_SIGNAL_S, leaving_on_signals, longest_stop_s, run_worker, url_of
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -33,16 +34,66 @@ _RESTART_S = 2.0
 # Spawned, not forked: neither ONNX Runtime's threads nor an event loop survive a fork.
 _SPAWN = multiprocessing.get_context("spawn")
 
+# Connections that the kernel keeps until they are accepted.
+_BACKLOG = 2048
+
 Failures = SimpleQueue[str]
 
 
-@dataclass
+class Signals(list[tuple[int, float]]):
+    """The signals that came, each with the `time.monotonic()` of its arrival.
+
+    A handler may interrupt this process while it holds a lock, so all that it does is to append to this.
+    """
+
+    _passed_on = 0
+
+    def pass_on(self, processes: list[SpawnProcess]) -> bool:
+        """Send what is new to all processes; return whether any signal has come yet."""
+        new = self[self._passed_on :]
+        self._passed_on += len(new)
+        for number, _ in new:
+            for process in processes:
+                if process.is_alive() and process.pid is not None:
+                    os.kill(process.pid, number)
+        return bool(self)
+
+
 class _Worker:
     """One place of the pool, and the process that fills it."""
 
-    process: SpawnProcess
-    started_s: float = field(default_factory=time.monotonic)
-    mourned: bool = False
+    def __init__(self, settings: Settings, failures: Failures) -> None:
+        self._settings = settings
+        self._failures = failures
+        self._mourned = False
+        self._start()
+
+    def _start(self) -> None:
+        self.dispatch = Dispatch()
+        arguments = (self._settings, self.dispatch.worker_end, self._failures)
+        self.process: SpawnProcess = _SPAWN.Process(target=_enter, args=arguments)
+        self.process.start()
+        self.dispatch.worker_end.close()
+        self._started_s = time.monotonic()
+
+    def is_missed(self) -> bool:
+        """Note whether the process has died; return whether it is time to start another."""
+        if self.process.is_alive():
+            return False
+        if not self._mourned:
+            self._mourned = True
+            self.dispatch.ready = False
+            # Its gauges vanish, its counters stay.
+            mark_process_dead(self.process.pid)  # type: ignore[no-untyped-call]
+            logger.error("worker %s died with exit code %s", self.process.pid, self.process.exitcode)
+        return time.monotonic() - self._started_s >= _RESTART_S
+
+    def replace(self) -> None:
+        """Start another process in the place of a dead one."""
+        self.dispatch.close()
+        self._start()
+        self._mourned = False
+        logger.info("worker %s takes its place", self.process.pid)
 
 
 def supervise(settings: Settings, listener: socket.socket) -> None:
@@ -54,88 +105,118 @@ def supervise(settings: Settings, listener: socket.socket) -> None:
     Raises:
         BundleError: a worker cannot start.
     """
-    # All that the handler does, because it may interrupt this thread while that holds a lock.
-    signals: list[int] = []
+    signals = Signals()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _: signals.append(received))
+        signal.signal(number, lambda received, _: signals.append((received, time.monotonic())))
     with tempfile.TemporaryDirectory(prefix="octet-metrics-") as folder:
         os.environ[MULTIPROCESS_VARIABLE] = folder
         failures = _SPAWN.SimpleQueue()
-        workers = [_Worker(_start(settings, listener, failures)) for _ in range(settings.workers)]
-        failed = False
-        while not signals and not failed:
-            time.sleep(_WATCH_S)
-            for worker in workers:
-                failed |= worker.process.exitcode == CANNOT_START
-                if not failed:
-                    _replace_if_dead(worker, settings, listener, failures)
-        # The workers hold it too; while anyone does, the kernel accepts connections.
+        workers = [_Worker(settings, failures) for _ in range(settings.workers)]
+        failed = not _serve(workers, listener, signals, settings.drain_delay_s)
         listener.close()
+        for worker in workers:
+            worker.dispatch.close()
         if failed:
-            signals.append(signal.SIGTERM)
+            signals.append((signal.SIGTERM, time.monotonic()))
         _stop([worker.process for worker in workers], signals, longest_stop_s(settings))
     if failed:
         raise BundleError(failures.get())
 
 
-def _replace_if_dead(
-    worker: _Worker, settings: Settings, listener: socket.socket, failures: Failures
-) -> None:
-    if worker.process.is_alive():
+def _serve(workers: list[_Worker], listener: socket.socket, signals: Signals, drain_delay_s: float) -> bool:
+    """Accept and hand over connections, and replace workers that die, until it is time to close the port.
+
+    The port opens when all workers are ready: the first one would get every connection until then.
+
+    Returns:
+        False where a worker cannot start.
+    """
+    listening = False
+    listener.setblocking(False)
+    with selectors.DefaultSelector() as selector:
+        for worker in workers:
+            selector.register(worker.dispatch, selectors.EVENT_READ)
+        while time.monotonic() < _close_at_s(signals, drain_delay_s):
+            dispatches = [worker.dispatch for worker in workers]
+            processes = [worker.process for worker in workers]
+            for key, _ in selector.select(_WATCH_S):
+                if key.fileobj is listener:
+                    _accept(listener, dispatches)
+                elif isinstance(key.fileobj, Dispatch) and not key.fileobj.read_news():
+                    selector.unregister(key.fileobj)
+                    for connection in key.fileobj.take_back():
+                        _hand_over(connection, dispatches)
+            if any(process.exitcode == CANNOT_START for process in processes):
+                return False
+            if not listening and all(worker.dispatch.ready for worker in workers):
+                listening = True
+                listener.listen(_BACKLOG)
+                selector.register(listener, selectors.EVENT_READ)
+                logger.info("listening on %s with %d workers", url_of(listener), len(workers))
+            if signals.pass_on(processes):
+                continue  # and none is started any more
+            for worker in workers:
+                if worker.is_missed():
+                    if worker.dispatch in selector.get_map():
+                        selector.unregister(worker.dispatch)
+                    worker.replace()
+                    selector.register(worker.dispatch, selectors.EVENT_READ)
+    return True
+
+
+def _accept(listener: socket.socket, dispatches: list[Dispatch]) -> None:
+    """Hand over every connection that has come."""
+    if not any(dispatch.ready for dispatch in dispatches):
+        time.sleep(_WATCH_S / 10)  # the kernel keeps them meanwhile
         return
-    if not worker.mourned:
-        worker.mourned = True
-        # Its gauges vanish, its counters stay.
-        mark_process_dead(worker.process.pid)  # type: ignore[no-untyped-call]
-        logger.error("worker %s died with exit code %s", worker.process.pid, worker.process.exitcode)
-    if time.monotonic() - worker.started_s >= _RESTART_S:
-        worker.process = _start(settings, listener, failures)
-        worker.started_s, worker.mourned = time.monotonic(), False
-        logger.info("worker %s takes its place", worker.process.pid)
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # none is left, or its caller has gone already
+            return
+        _hand_over(connection, dispatches)
 
 
-def _stop(processes: list[SpawnProcess], signals: list[int], patience_s: float) -> None:
-    """Pass on the signals that came and still come, until all have ended; kill what takes too long."""
+def _hand_over(connection: socket.socket, dispatches: list[Dispatch]) -> None:
+    """Give a connection to the worker that has the fewest."""
+    for dispatch in sorted(dispatches, key=lambda each: (each.hangs, each.open, each.given)):
+        if dispatch.ready and dispatch.give(connection):
+            return
+    connection.close()
+
+
+def _close_at_s(signals: Signals, drain_delay_s: float) -> float:
+    """When to close the port: the drain delay after the first SIGTERM, or at once; see `DrainingServer`."""
+    if not signals:
+        return math.inf
+    _, began_s = signals[0]
+    for number, came_s in signals:
+        if number == signal.SIGINT or came_s >= began_s + SAME_SIGNAL_S:
+            return came_s
+    return began_s + drain_delay_s
+
+
+def _stop(processes: list[SpawnProcess], signals: Signals, patience_s: float) -> None:
+    """Pass on the signals that still come, until all have ended; kill what takes too long."""
     end_s = time.monotonic() + patience_s
-    passed_on = 0
     while any(process.is_alive() for process in processes) and time.monotonic() < end_s:
-        new = signals[passed_on:]
-        passed_on += len(new)
-        for number in new:
-            for process in processes:
-                if process.is_alive() and process.pid is not None:
-                    os.kill(process.pid, number)
+        signals.pass_on(processes)
         time.sleep(_WATCH_S / 2)
     for process in processes:
         process.kill()
         process.join()
 
 
-def _start(settings: Settings, listener: socket.socket, failures: Failures) -> SpawnProcess:
-    process = _SPAWN.Process(target=_enter, args=(settings, listener, failures))
-    process.start()
-    return process
-
-
-def _enter(settings: Settings, listener: socket.socket, failures: Failures) -> None:
+def _enter(settings: Settings, channel: socket.socket, failures: Failures) -> None:
     os.setsid()  # a terminal's Ctrl-C reaches the parent alone, which passes it on once
-    threading.Thread(target=_follow_parent, daemon=True).start()
-    _work(settings, listener, failures)
+    _work(settings, Intake(channel), failures)
 
 
-def _work(settings: Settings, listener: socket.socket, failures: Failures) -> None:
+def _work(settings: Settings, intake: Intake, failures: Failures) -> None:
     configure_logs(settings.log_format)
     try:
         with leaving_on_signals():
-            run_worker(settings, listener)
+            run_worker(settings, intake)
     except (BundleError, OSError) as error:
         failures.put(str(error))  # the parent says it, once
         sys.exit(CANNOT_START)
-
-
-def _follow_parent() -> None:
-    """Stop this process when its parent is gone, even if that was killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
+from fastapi import FastAPI
 
 from service.app import create_app
 from service.metrics import Metrics
 from service.registry import load_registry
+from service.server import uvicorn_config
 from service.settings import Settings
 from tests import tiny
 
@@ -44,23 +50,62 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @asynccontextmanager
 async def running_app(
-    repository: Path, *, front: bool = True, **settings: Any
+    repository: Path, *, lane: bool = True, threads: int = 2, **settings: Any
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """Run the application in this process; yield a client whose `app` attribute is the application."""
-    chosen = Settings(models=repository, threads=2, **settings)
+    """Run the application in this process; yield a client.
+
+    Its `app` attribute is the application, and `path` that of the socket, where there is one.
+
+    Args:
+        lane: over a socket, as the service does it; otherwise through the application's routes alone.
+        threads: with one, quick batches run on the event loop.
+    """
+    chosen = Settings(models=repository, threads=threads, **settings)
     metrics = Metrics()
-    app = create_app(chosen, load_registry(chosen, metrics), metrics, front=front)
-    async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://octet") as client:
-            client.app = app  # type: ignore[attr-defined]
-            yield client
+    app = create_app(chosen, load_registry(chosen, metrics), metrics)
+    async with client_of(app, lane=lane) as client:
+        yield client
 
 
-@pytest.fixture(params=[True, False], ids=["front", "routes"])
+@asynccontextmanager
+async def client_of(app: FastAPI, *, lane: bool) -> AsyncIterator[httpx.AsyncClient]:
+    """Run an application and yield its client, as `running_app`."""
+    if lane:
+        async with serving(app) as path:
+            transport = httpx.AsyncHTTPTransport(uds=path)
+            async with httpx.AsyncClient(transport=transport, base_url="http://octet", timeout=60) as client:
+                client.app, client.path = app, path  # type: ignore[attr-defined]
+                yield client
+    else:
+        async with app.router.lifespan_context(app):
+            inside = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=inside, base_url="http://octet") as client:
+                client.app = app  # type: ignore[attr-defined]
+                yield client
+
+
+@asynccontextmanager
+async def serving(app: FastAPI, config: uvicorn.Config | None = None) -> AsyncIterator[str]:
+    """Serve an application on the running event loop, on a Unix socket of its own; yield its path."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/socket")
+        server = uvicorn.Server(config or uvicorn_config(app))
+        server.capture_signals = nullcontext  # type: ignore[method-assign]  # they are pytest's
+        task = asyncio.create_task(server.serve([listener]))
+        while not server.started:
+            await asyncio.sleep(0.001)
+        try:
+            yield f"{folder}/socket"
+        finally:
+            server.should_exit = server.force_exit = True  # it does not wait for connections that are open
+            await task
+            await server.lifespan.shutdown()
+
+
+@pytest.fixture(params=[True, False], ids=["lane", "routes"])
 async def client(repository: Path, request: pytest.FixtureRequest) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the application in this process, through the front and through FastAPI's own routes."""
-    async with running_app(repository, front=request.param) as client:
+    """A client of the application in this process, through the lane and through FastAPI's routes alone."""
+    async with running_app(repository, lane=request.param) as client:
         yield client
 
 

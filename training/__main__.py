@@ -26,6 +26,10 @@ from training.recipes import mnist_cnn, spoken_digits_lstm
 class MnistCnnJob(Places, mnist_cnn.MnistCnnConfig):
     """Train the handwritten-digit CNN on MNIST and publish it as int8."""
 
+    weights_from: Path | None = None
+    """A published bundle of the same configuration: take its network instead of training one, and do
+    everything after the training anew."""
+
 
 class SpokenDigitsLstmJob(Places, spoken_digits_lstm.SpokenDigitsLstmConfig):
     """Train the spoken-digit LSTM on the Free Spoken Digit Dataset and publish it as int8."""
@@ -75,7 +79,8 @@ def run(command: Command) -> Path:
     for folder in (places.models_dir, places.runs_dir):  # rather now than after the training
         folder.mkdir(parents=True, exist_ok=True)
     if isinstance(job, MnistCnnJob):
-        return mnist_cnn.train(mnist_cnn.MnistCnnConfig(**_only(job, mnist_cnn.MnistCnnConfig)), places)
+        digits = mnist_cnn.MnistCnnConfig(**_only(job, mnist_cnn.MnistCnnConfig))
+        return mnist_cnn.train(digits, places, job.weights_from)
     config = spoken_digits_lstm.SpokenDigitsLstmConfig(
         **_only(job, spoken_digits_lstm.SpokenDigitsLstmConfig)
     )

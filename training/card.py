@@ -86,6 +86,11 @@ def _figures(manifest: Manifest) -> str:
         f"| size in bytes | {int8.size_bytes:,} | {fp32.size_bytes:,} "
         f"| {int8.size_bytes / fp32.size_bytes:.2f} |"
     )
+    if int8.mate_shift is not None and fp32.mate_shift is not None:
+        rows.append(
+            "| largest shift of a probability by the worst batch-mates found "
+            f"| {int8.mate_shift:.1g} | {fp32.mate_shift:.1g} | |"
+        )
     for batch in sorted(int8.latency_ms):
         a, b = int8.latency_ms[batch], fp32.latency_ms[batch]
         rows.append(f"| latency at batch {batch}, ms | {a:.2f} | {b:.2f} | {a / b:.2f} |")

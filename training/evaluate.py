@@ -19,6 +19,7 @@ from training.calibrate import TemperatureFit, fit_temperature
 from training.config import GateConfig
 from training.data.splits import Examples, Splits
 from training.errors import GateError
+from training.isolation import allowed_shift, find_worst_mates
 from training.latency import measure_latency
 from training.scores import score
 
@@ -45,7 +46,8 @@ def evaluate(bundle: Bundle, splits: Splits, gates: GateConfig) -> dict[Precisio
         bundle: with graphs and facts, but without temperatures and metrics.
 
     Raises:
-        GateError: the int8 graph is slower, less accurate or less faithful than allowed.
+        GateError: the int8 graph is slower, less accurate or less faithful than allowed, or rows that
+            run together change each other's answers.
     """
     predictors = {precision: create_predictor(bundle, precision) for precision in PRECISIONS}
     latencies = _latencies(predictors, splits.validation)
@@ -54,11 +56,17 @@ def evaluate(bundle: Bundle, splits: Splits, gates: GateConfig) -> dict[Precisio
         precision: fit_temperature(logits, splits.temperature.labels)
         for precision, logits in _logits(predictors, splits.temperature).items()
     }
+    shifts = {
+        precision: check_isolation(predictors[precision], splits.validation, fits[precision].value)
+        for precision in PRECISIONS
+    }
     test = _logits(predictors, splits.test)
     return {
         precision: Evaluation(
             temperature=_describe_temperature(fits[precision], test[precision], splits.test.labels),
-            metrics=_describe_graph(predictors[precision], fits[precision].value, test, splits, latencies),
+            metrics=_describe_graph(
+                predictors[precision], fits[precision].value, test, splits, latencies, shifts[precision]
+            ),
         )
         for precision in PRECISIONS
     }
@@ -94,6 +102,29 @@ def check_gates(logits: Logits, labels: NDArray[np.int64], latencies: Latencies,
         )
 
 
+def check_isolation(predictor: Predictor, examples: Examples, temperature: float) -> float | None:
+    """Refuse a graph whose rows change each other's answers when they run together.
+
+    Returns:
+        The largest shift of a probability that was found; None where rows never run together.
+
+    Raises:
+        GateError: it is above its bound, or a label changed.
+    """
+    manifest, precision = predictor.bundle.manifest, predictor.precision
+    if manifest.max_batch_size == 1:
+        return None
+    found = find_worst_mates(predictor, examples.items, manifest.max_batch_size, temperature)
+    allowed = allowed_shift(manifest.graphs[precision])
+    if found.flips or not found.shift <= allowed:
+        raise GateError(
+            f"{precision} is not published for batches of {manifest.max_batch_size}: batch-mates were found "
+            f"that change {found.flips} labels and move a probability by {found.shift:.2g}; "
+            f"allowed are 0 and {allowed:g}"
+        )
+    return found.shift
+
+
 def _logits(predictors: dict[Precision, Predictor], examples: Examples) -> Logits:
     return {
         precision: predictor.run_all(predictor.rows(examples.items)).logits
@@ -126,7 +157,12 @@ def _describe_temperature(
 
 
 def _describe_graph(
-    predictor: Predictor, temperature: float, test: Logits, splits: Splits, latencies: Latencies
+    predictor: Predictor,
+    temperature: float,
+    test: Logits,
+    splits: Splits,
+    latencies: Latencies,
+    mate_shift: float | None,
 ) -> Metrics:
     precision = predictor.precision
     scores = score(test[precision], splits.test.labels, temperature)
@@ -138,4 +174,5 @@ def _describe_graph(
         agreement=float((test[precision].argmax(1) == test["fp32"].argmax(1)).mean()),
         latency_ms=latencies[precision],
         size_bytes=len(predictor.bundle.graph(precision)),
+        mate_shift=mate_shift,
     )

@@ -14,12 +14,28 @@ import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
+from bundle.repository import read_bundle
 from bundle.session import ORT_ERRORS
+from training.config import RecipeConfig
 from training.errors import ExportError
 
 OPSET = 20
 MAX_IR_VERSION = 10
 OUTPUTS = ("logits", "features")
+
+
+def take_network(bundle: Path, config: RecipeConfig) -> tuple[onnx.ModelProto, str]:
+    """Return the fp32 graph of a published bundle and the commit that its weights were fitted at.
+
+    Raises:
+        BundleError: the bundle cannot be read.
+        ExportError: it was made with another configuration.
+    """
+    published = read_bundle(bundle)
+    provenance = published.manifest.provenance
+    if provenance.config_sha256 != config.sha256():
+        raise ExportError(f"{bundle} was made with another configuration; its network cannot be taken")
+    return onnx.load_model_from_string(published.graph("fp32")), provenance.weights_commit
 
 
 def export_onnx(

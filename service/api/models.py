@@ -5,27 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.convertors import Convertor, register_url_convertor
 
+from bundle.session import count_nodes
+from service.api import paths  # noqa: F401 - the routes below use its convertor
 from service.api.requests import record_of
 from service.registry import Registry, Served
 
 router = APIRouter()
-
-
-class _ModelConvertor(Convertor[str]):
-    """A model's name in a path: no slash, and no colon, which begins the verb."""
-
-    regex = "[^/:]+"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
-
-
-register_url_convertor("model", _ModelConvertor())
 
 
 @router.get("/v1/models")
@@ -83,6 +69,7 @@ def _description(served: Served) -> dict[str, Any]:
         "max_batch_size": manifest.max_batch_size,
         "precision": predictor.precision,
         "provider": predictor.provider,
+        "nodes": count_nodes(predictor.session),
         "fallback": predictor.fallback,
         "bundle_sha256": predictor.bundle.manifest_sha256,
         "graphs": {precision: graph.model_dump(mode="json") for precision, graph in manifest.graphs.items()},

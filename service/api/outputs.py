@@ -1,40 +1,29 @@
-"""From logits to the JSON that callers get."""
+"""From what is known of the answers to the JSON that callers get."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bundle.confidence import Confidence, assess
+from bundle.confidence import RowConfidence
 from bundle.predictor import Predictor
 
 
-def render_predictions(predictor: Predictor, logits: NDArray[np.float32], top_k: int) -> dict[str, Any]:
+def render_predictions(predictor: Predictor, rows: Sequence[RowConfidence], top_k: int) -> dict[str, Any]:
     """Return the body of a `:predict` answer; `probability` is calibrated.
 
     Args:
-        logits: (rows, labels).
         top_k: most labels in `top`.
     """
     manifest = predictor.bundle.manifest
-    confidence = assess(logits, predictor.temperature)
     predictions = []
-    for row in range(len(logits)):
-        top = _top(confidence, row, manifest.labels, top_k)
-        predictions.append(
-            {
-                "label": top[0]["label"],
-                "index": top[0]["index"],
-                "probability": top[0]["probability"],
-                "top": top,
-            }
-        )
+    for row in rows:
+        top = _top(row, manifest.labels, top_k)
+        predictions.append({**top[0], "top": top})
     return {"model": manifest.name, "version": str(manifest.version), "predictions": predictions}
 
 
-def render_confidence(predictor: Predictor, logits: NDArray[np.float32], top_k: int) -> dict[str, Any]:
+def render_confidence(predictor: Predictor, rows: Sequence[RowConfidence], top_k: int) -> dict[str, Any]:
     """Return the body of a `:confidence` answer, schema `confidence/1`.
 
     Without a fitted temperature nothing is calibrated: `confidence` is then null and the status "missing",
@@ -42,23 +31,21 @@ def render_confidence(predictor: Predictor, logits: NDArray[np.float32], top_k: 
     prediction set or guarantee.
 
     Args:
-        logits: (rows, labels).
         top_k: most labels in `top`.
     """
     manifest = predictor.bundle.manifest
     fitted = manifest.graphs[predictor.precision].temperature
-    confidence = assess(logits, predictor.temperature)
     results = []
-    for row in range(len(logits)):
-        top = _top(confidence, row, manifest.labels, top_k)
+    for row in rows:
+        top = _top(row, manifest.labels, top_k)
         results.append(
             {
                 "label": top[0]["label"],
                 "index": top[0]["index"],
                 "confidence": top[0]["probability"] if fitted is not None else None,
-                "confidence_raw": float(confidence.raw[row, top[0]["index"]]),
-                "margin": float(confidence.margin[row]),
-                "entropy_bits": float(confidence.entropy_bits[row]),
+                "confidence_raw": row.raw[top[0]["index"]],
+                "margin": row.margin,
+                "entropy_bits": row.entropy_bits,
                 "top": top,
             }
         )
@@ -77,9 +64,9 @@ def render_confidence(predictor: Predictor, logits: NDArray[np.float32], top_k: 
     }
 
 
-def _top(confidence: Confidence, row: int, labels: tuple[str, ...], top_k: int) -> list[dict[str, Any]]:
+def _top(row: RowConfidence, labels: tuple[str, ...], top_k: int) -> list[dict[str, Any]]:
     """The most probable labels of one row, best first."""
     return [
-        {"label": labels[index], "index": index, "probability": float(confidence.probabilities[row, index])}
-        for index in confidence.order[row, :top_k].tolist()
+        {"label": labels[index], "index": index, "probability": row.probabilities[index]}
+        for index in row.order[:top_k]
     ]

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
-import numpy as np
 import orjson
 from fastapi import APIRouter, Query, Request
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
+from bundle.confidence import RowConfidence
 from bundle.errors import InputError
 from bundle.predictor import Predictor
+from service.api import paths  # noqa: F401 - the routes below use its convertor
 from service.api.body import finish_in_time, read_body
 from service.api.description import RUNS_A_MODEL
-from service.api.inputs import JSON, OCTETS, Inputs, check_media_type, parse_shape, read_rows
+from service.api.inputs import (
+    JSON,
+    OCTETS,
+    Inputs,
+    check_media_type,
+    is_quick,
+    media_type_of,
+    parse_shape,
+    read_rows,
+)
 from service.api.outputs import render_confidence, render_predictions
 from service.api.requests import record_of
 from service.registry import Registry, Served
@@ -27,10 +36,7 @@ from service.settings import Settings
 
 router = APIRouter()
 
-# Larger bodies are parsed by a thread, so that the event loop stays free.
-_INLINE_BYTES = 64 * 1024
-
-Render = Callable[[Predictor, NDArray[np.float32], int], dict[str, Any]]
+Render = Callable[[Predictor, Sequence[RowConfidence], int], dict[str, Any]]
 
 
 class Parameters(BaseModel):
@@ -90,7 +96,7 @@ async def answer(
     """Answer one call, whoever routed it.
 
     Args:
-        render: makes the answer's content from the logits.
+        render: makes the answer's content from what is known of each row.
 
     Raises:
         ServiceError, InputError: the request is refused.
@@ -100,22 +106,21 @@ async def answer(
     served = registry.get(name, version)
     record = record_of(request.scope)
     record.model, record.version = served.name, served.version
-    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    media_type = media_type_of(request.headers.get("content-type", ""))
     check_media_type(served.predictor.bundle.manifest, media_type)
     shape = parse_shape(request.headers.get("x-tensor-shape")) if media_type == OCTETS else None
-    timeout_s = _timeout_s(request, settings)
+    timeout_s = parse_timeout(request.headers.get("x-timeout-ms"), settings)
     body = await read_body(request, settings.max_body_bytes, settings.body_timeout_s)
     inputs = Inputs(body, media_type, shape, parameters.invert, time.monotonic() + timeout_s)
-    logits = await finish_in_time(request, _run(request, served, inputs, settings), timeout_s)
-    content = render(served.predictor, logits, parameters.top_k)
+    rows = await finish_in_time(request, _run(request, served, inputs, settings), timeout_s)
+    content = render(served.predictor, rows, parameters.top_k)
     return Response(orjson.dumps(content), media_type=JSON)
 
 
-async def _run(request: Request, served: Served, inputs: Inputs, settings: Settings) -> NDArray[np.float32]:
+async def _run(request: Request, served: Served, inputs: Inputs, settings: Settings) -> list[RowConfidence]:
     """Validate and decode before the queue, then wait for the batcher."""
-    manifest = served.predictor.bundle.manifest
-    arguments = (manifest, inputs, settings.limits)
-    if _is_quick(inputs):
+    arguments = (served.predictor.bundle.manifest, inputs, settings.limits)
+    if is_quick(inputs):
         rows = read_rows(*arguments)
     else:
         decoders: ThreadPoolExecutor = request.app.state.decoders
@@ -123,20 +128,12 @@ async def _run(request: Request, served: Served, inputs: Inputs, settings: Setti
     return await served.batcher.submit(rows)
 
 
-def _is_quick(inputs: Inputs) -> bool:
-    """Whether a body may be parsed on the event loop: a small one of numbers alone.
+def parse_timeout(text: str | None, settings: Settings) -> float:
+    """Return the seconds that a caller waits: as X-Timeout-Ms says, but no more than the service allows.
 
-    Media decode to far more than their size. In JSON they are text, so there are more quotes than the two
-    around "instances".
+    Raises:
+        InputError: it is no positive whole number.
     """
-    if len(inputs.body) > _INLINE_BYTES:
-        return False
-    return inputs.media_type == OCTETS or (inputs.media_type == JSON and inputs.body.count(b'"') == 2)
-
-
-def _timeout_s(request: Request, settings: Settings) -> float:
-    """The deadline of a request: what it asks for in X-Timeout-Ms, but no more than the service allows."""
-    text = request.headers.get("x-timeout-ms")
     if text is None:
         return settings.deadline_ms / 1e3
     text = text.strip()

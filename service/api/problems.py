@@ -5,6 +5,7 @@ Beside the standard members every problem has `error`, which clients of other mo
 
 from __future__ import annotations
 
+import logging
 from http import HTTPStatus
 from typing import Any
 
@@ -25,6 +26,8 @@ from service.errors import (
     UnsupportedMediaError,
 )
 from service.logs import request_id
+
+logger = logging.getLogger(__name__)
 
 CALLER_GONE = 499  # nginx's number; nobody is there to read it, but it is logged and counted
 STATUSES: dict[type[Exception], int] = {
@@ -68,6 +71,13 @@ def refuse(error: Exception) -> Response:
     """Return the answer to a failure that `STATUSES` names."""
     status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     return problem(status, str(error))
+
+
+def fail(error: Exception) -> Response:
+    """Return the answer to any other failure, which is this server's fault, and log its trace."""
+    logger.error("a request failed inside the server", exc_info=error)
+    identifier = request_id.get()
+    return problem(500, f"the server failed to answer; its log tells why, under request {identifier}")
 
 
 def refuse_parameter(error: RequestValidationError) -> Response:

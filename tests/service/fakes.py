@@ -7,25 +7,25 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
-import numpy as np
 
-from bundle.predictor import Outputs, Predictor, load_predictor
+from bundle.confidence import RowConfidence
+from bundle.predictor import Predictor, load_predictor
 from bundle.rows import Row
 from service.app import create_app
-from service.batcher import Batcher
+from service.batcher import Batcher, Runner
 from service.metrics import Metrics
 from service.pool import RunPool
-from service.registry import Registry, Served
+from service.registry import Registry, Served, runner_of
 from service.settings import Settings
+from tests.conftest import client_of
 
 LIMIT_S = 20  # far above what anything here takes; a test that gets there fails
 
 
-class EchoPredictor:
+class Echo:
     """Gives each row its own value back; rows with a negative value make their whole run fail.
 
     Attributes:
@@ -35,20 +35,18 @@ class EchoPredictor:
     """
 
     def __init__(self, max_batch_size: int) -> None:
-        manifest = SimpleNamespace(name="echo", version=1, max_batch_size=max_batch_size)
-        self.bundle = SimpleNamespace(manifest=manifest)
+        self.runner = Runner("echo", "1", self.run, max_batch_size)
         self.gate = threading.Event()
         self.gates: dict[tuple[float, ...], threading.Event] = {}
         self.runs: list[list[float]] = []
 
-    def run(self, rows: Sequence[Row]) -> Outputs:
-        values = [float(row["x"]) for row in rows]
+    def run(self, rows: Sequence[Row]) -> list[float]:
+        values = [float(row["x"].flat[0]) for row in rows]
         self.runs.append(values)
         assert self.gates.get(tuple(values), self.gate).wait(LIMIT_S)
         if min(values) < 0:
             raise RuntimeError(f"cannot run {min(values):g}")
-        logits = np.array([[value, value + 0.5] for value in values], np.float32)
-        return Outputs(logits=logits, features=logits)
+        return values
 
 
 class GatedPredictor:
@@ -69,33 +67,30 @@ class GatedPredictor:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
-    def run(self, rows: Sequence[Row]) -> Outputs:
+    def assess(self, rows: Sequence[Row]) -> list[RowConfidence]:
         self.running.set()
         assert self.gate.wait(LIMIT_S)
         if self.failure is not None:
             raise self.failure
-        return self._real.run(rows)
+        return self._real.assess(rows)
 
 
 @asynccontextmanager
 async def gated_app(
-    repository: Path, **settings: Any
+    repository: Path, *, lane: bool = False, **settings: Any
 ) -> AsyncIterator[tuple[httpx.AsyncClient, GatedPredictor]]:
     """Run the application in this process with tiny-image alone, on one thread, behind a gate."""
     chosen = Settings(models=repository, threads=1, **settings)
     metrics = Metrics()
     predictor: Any = GatedPredictor(load_predictor(repository / "tiny-image" / "1"))
     pool = RunPool(1)
-    batcher = Batcher(predictor, pool, chosen.max_queue_size, metrics)
+    batcher = Batcher(runner_of(predictor), pool, chosen.max_queue_size, metrics)
     app = create_app(chosen, Registry([Served(predictor, batcher)], pool), metrics)
-    async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://octet") as client:
-            client.app = app  # type: ignore[attr-defined]
-            try:
-                yield client, predictor
-            finally:
-                predictor.gate.set()
+    async with client_of(app, lane=lane) as client:
+        try:
+            yield client, predictor
+        finally:
+            predictor.gate.set()
 
 
 async def until(condition: Callable[[], bool]) -> None:

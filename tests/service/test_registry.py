@@ -1,14 +1,16 @@
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bundle.confidence import assess
 from bundle.errors import BundleError, IntegrityError, ProviderError
 from service.errors import UnknownModelError
 from service.metrics import Metrics
-from service.registry import Registry, load_registry
+from service.registry import Registry, load_registry, runner_of
 from service.settings import Settings
 from tests import tiny
 from tests.service.calls import pixels
@@ -91,13 +93,29 @@ def test_a_required_provider_that_is_missing_prevents_the_start(repository: Path
 
 
 @pytest.mark.anyio
-async def test_started_models_run_rows_and_stop_ends_their_threads(repository: Path) -> None:
+async def test_models_run_rows_and_stop_ends_their_threads(repository: Path) -> None:
     registry, _ = load(repository)
-    registry.start()
     images = pixels(3)
     served = registry.get("tiny-image")
-    logits = await served.batcher.submit(served.predictor.rows(list(images)))
+    rows = await served.batcher.submit(served.predictor.rows(list(images)))
     await registry.stop()
-    np.testing.assert_allclose(logits, tiny.image_logits(images), atol=1e-5)
+    expected = assess(tiny.image_logits(images), tiny.TEMPERATURE)
+    for row, other in zip(rows, expected, strict=True):
+        assert row.order == other.order
+        np.testing.assert_allclose(row.probabilities, other.probabilities, atol=1e-5)
+        np.testing.assert_allclose(row.raw, other.raw, atol=1e-5)
     with pytest.raises(RuntimeError, match="shutdown"):
         registry._pool.executor.submit(print)
+
+
+def test_a_runner_is_told_what_its_model_is_and_how_long_its_runs_take(repository: Path) -> None:
+    registry, _ = load(repository)
+    predictor = registry.get("tiny-image", "1").predictor
+    runner = runner_of(predictor, 1e-6)
+    assert (runner.name, runner.version, runner.max_batch_size) == ("tiny-image", "1", 8)
+    assert runner.seconds_per_element == 1e-6
+    assert runner_of(predictor).seconds_per_element == math.inf
+    rows = predictor.rows(list(pixels(2)))
+    assert runner.run(rows) == predictor.assess(rows)
+    measured = registry.get("tiny-image").batcher._runner.seconds_per_element
+    assert 0 < measured < 1

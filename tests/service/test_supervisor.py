@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -43,8 +43,8 @@ def restore_signals() -> Iterator[None]:
 
 
 def wait_for_workers(server: LiveServer, listening: int) -> None:
-    """Wait until so many workers, those that are gone included, have said that they listen."""
-    eventually(lambda: len(re.findall("listening on", log_text(server))) == listening)
+    """Wait until so many workers, those that are gone included, have loaded their models."""
+    eventually(lambda: len(re.findall("tiny-audio/1 is ready", log_text(server))) == listening)
 
 
 def workers_of(server: LiveServer) -> list[psutil.Process]:
@@ -66,11 +66,12 @@ def test_workers_share_a_port_and_their_counts_and_one_that_is_killed_is_replace
     server: LiveServer, tmp_path: Path
 ) -> None:
     one, other = workers_of(server)
-    for held in (one, other):
-        held.suspend()  # so that it is the other one that answers
-        call(server)
-        call(server)
-        held.resume()
+    images = pixels(2)
+    with ExitStack() as stack:  # of connections that stay open, each of the two has the half
+        clients = [stack.enter_context(httpx.Client(base_url=server.url)) for _ in range(4)]
+        for client in clients:
+            assert_image_answers(client.post(IMAGE, content=instances(images), headers=JSON), images)
+        eventually(lambda: sorted(samples(server.url, "octet_connections").values()) in ([2, 2], [2, 3]))
     assert counted(server) == 4
     assert samples(server.url, "octet_threads") == {(): 2}
     assert samples(server.url, "octet_rows_total")["tiny-image", "2"] == 8
@@ -82,9 +83,7 @@ def test_workers_share_a_port_and_their_counts_and_one_that_is_killed_is_replace
     assert samples(server.url, "octet_threads") == {(): 2}
     new = [worker for worker in workers_of(server) if worker.pid != other.pid]
     assert len(new) == 1
-    other.suspend()
     call(server)
-    other.resume()
     assert counted(server) == 5
 
     server.process.send_signal(signal.SIGTERM)

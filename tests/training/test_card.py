@@ -69,6 +69,20 @@ def test_the_table_holds_every_measured_figure(manifest: Manifest) -> None:
     }
 
 
+def test_what_the_worst_mates_do_is_told_where_it_was_measured(manifest: Manifest) -> None:
+    name = "largest shift of a probability by the worst batch-mates found"
+    shifts = {"int8": 0.00234, "fp32": 0.0}
+    graphs = {
+        precision: graph.model_copy(
+            update={"metrics": graph.metrics.model_copy(update={"mate_shift": shifts[precision]})}
+        )
+        for precision, graph in manifest.graphs.items()
+        if graph.metrics is not None
+    }
+    assert name not in rows(write_card(manifest, FACTS))
+    assert rows(write_card(manifest.model_copy(update={"graphs": graphs}), FACTS))[name] == ["0.002", "0", ""]
+
+
 def test_temperatures_are_told_with_what_they_were_fitted_on(manifest: Manifest) -> None:
     card = write_card(manifest, FACTS)
     int8, fp32 = re.findall(r"^- (?:int8|fp32): .*$", card, re.M)

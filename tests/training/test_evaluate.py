@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from bundle.manifest import Manifest
 from bundle.predictor import create_predictor
 from bundle.repository import Bundle, read_bundle
 from tests import tiny
+from tests.training.test_isolation import jealous_graph
 from training.calibrate import fit_temperature
 from training.config import GateConfig
 from training.data.splits import Examples, Splits
@@ -123,6 +125,32 @@ def test_a_graph_behind_a_gate_is_not_evaluated(tmp_path: Path) -> None:
     strict = GateConfig(max_latency_ratio=1e6, max_accuracy_loss=1, min_agreement=0.9)
     with pytest.raises(GateError, match="agrees with fp32 on"):
         evaluate(bundle, make_splits(), strict)
+
+
+def test_what_the_worst_mates_do_is_measured_where_rows_run_together(tmp_path: Path) -> None:
+    bundle, splits = make_bundle(tmp_path), make_splits()
+    found = evaluate(bundle, splits, OPEN)
+    for precision in ("int8", "fp32"):
+        shift = found[precision].metrics.mate_shift
+        assert shift is not None
+        assert 0 <= shift <= 1e-5
+    alone = replace(bundle, manifest=bundle.manifest.model_copy(update={"max_batch_size": 1}))
+    assert evaluate(alone, splits, OPEN)["int8"].metrics.mate_shift is None
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_a_graph_whose_rows_move_each_other_is_refused_unless_they_run_alone(
+    tmp_path: Path, precision: str
+) -> None:
+    bundle, splits = make_bundle(tmp_path), make_splits()
+    files = {**bundle.files, f"model.{precision}.onnx": jealous_graph().SerializeToString()}
+    message = (
+        rf"{precision} is not published for batches of 8: .* change \d+ labels .*; allowed are 0 and 1e-05"
+    )
+    with pytest.raises(GateError, match=message):
+        evaluate(replace(bundle, files=files), splits, OPEN)
+    manifest = bundle.manifest.model_copy(update={"max_batch_size": 1})
+    evaluate(replace(bundle, files=files, manifest=manifest), splits, OPEN)
 
 
 def one_hot(labels: np.ndarray) -> np.ndarray:

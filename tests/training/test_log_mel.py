@@ -98,3 +98,14 @@ def test_a_row_depends_neither_on_its_neighbours_nor_on_its_padding(
         alone, count = front_end(samples[i : i + 1, :length], sizes[i : i + 1])
         assert counts[i] == count[0]
         torch.testing.assert_close(frames[i, : count[0]], alone[0, : count[0]], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("window", "hop"), [(256, 80), (256, 64), (250, 100), (64, 64), (16, 5)])
+def test_frames_overlap_and_are_centred_on_every_hop(window: int, hop: int) -> None:
+    module = LogMel(window=window, hop=hop, mels=8)
+    for time in (1, hop - 1, hop, 1000, 1003):
+        samples = torch.arange(1.0, 2 * time + 1).reshape(2, time)
+        frames = module._cut_frames(samples)
+        padded = torch.nn.functional.pad(samples, (window // 2, window))
+        expected = padded.unfold(1, window, hop)[:, : time // hop + 1]
+        assert torch.equal(frames, expected)

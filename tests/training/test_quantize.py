@@ -66,9 +66,8 @@ def test_only_the_lstm_of_the_speech_network_becomes_int8() -> None:
     assert before["LSTM"] == after["DynamicQuantizeLSTM"] == 1
     assert after["LSTM"] == 0
     assert not {"ConvInteger", "MatMulInteger", "DynamicQuantizeLinear", "QuantizeLinear"} & set(after)
-    assert after["Conv"] == before["Conv"] == 1
-    # ONNX Runtime writes the Gemm as MatMul and Add.
-    assert after["MatMul"] + after["Gemm"] == before["MatMul"] + before["Gemm"] == 2
+    # Fourier, mel, and the head, whose Gemm ONNX Runtime writes as MatMul and Add.
+    assert after["MatMul"] + after["Gemm"] == before["MatMul"] + before["Gemm"] == 3
     excluded = {node.name for kind in ("Conv", "MatMul", "Gemm") for node in by_type(fp32, kind)}
     assert set(description.excluded_nodes) == excluded
     assert (description.method, description.per_channel) == ("dynamic", True)
@@ -78,10 +77,11 @@ def test_the_front_end_is_untouched_and_the_lstm_shrinks() -> None:
     fp32, int8 = initializers(lstm()[1]), initializers(lstm_int8()[0])
     kept = [name for name in fp32 if name.startswith("front_end.")]
     assert len(kept) >= 2
+    after_arrays = [numpy_helper.to_array(tensor) for tensor in int8.values()]
     for name in kept:
-        before_array, after_array = (numpy_helper.to_array(tensors[name]) for tensors in (fp32, int8))
-        assert before_array.dtype == after_array.dtype == np.float32
-        assert np.array_equal(before_array, after_array)
+        array = numpy_helper.to_array(fp32[name]).squeeze()  # the Fourier matrix is stored transposed
+        assert array.dtype == np.float32
+        assert any(np.array_equal(other, array) or np.array_equal(other, array.T) for other in after_arrays)
     (before,) = by_type(lstm()[1], "LSTM")
     (after,) = by_type(lstm_int8()[0], "DynamicQuantizeLSTM")
     for old, new in zip(before.input[1:3], after.input[1:3], strict=True):

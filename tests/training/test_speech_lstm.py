@@ -1,14 +1,23 @@
-"""The LSTM: a row alone equals a row in a batch, and its gates in ONNX's order."""
+"""The LSTM: a row alone equals a row in a batch, its gates in ONNX's order, and the anchors of its scales."""
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
+from torch.nn.utils.rnn import pad_sequence
 
-from tests.small import HIDDEN, make_lstm, sounds
-from training.networks.speech_lstm import ExportableSpeechLstm
+from tests.small import HIDDEN, LSTM_INPUTS, lstm, make_lstm, sounds
+from training.export import check_parity, export_onnx
+from training.networks.speech_lstm import ANCHORS, AnchoredSpeechLstm, ExportableSpeechLstm
+from training.quantize import quantize_lstm
 
 NETWORK = make_lstm()
 
@@ -38,18 +47,132 @@ def test_features_are_the_mean_of_the_states_over_the_real_frames() -> None:
 
 
 def test_the_exported_weights_run_in_the_gate_order_of_onnx() -> None:
-    # The LSTM as the ONNX specification writes it: gates i, o, f, c.
     exportable = ExportableSpeechLstm(NETWORK)
-    frames = torch.randn(1, 7, 40)
+    frames = torch.randn(7, 40)
+    states = run_lstm(exportable, frames.numpy())
+    with torch.no_grad():
+        expected = NETWORK.recur(frames[None], torch.tensor([7]))[0]
+    np.testing.assert_allclose(states, expected.numpy(), atol=1e-5)
+
+
+def run_lstm(exportable: ExportableSpeechLstm, frames: np.ndarray) -> np.ndarray:
+    """The LSTM as the ONNX specification writes it: gates i, o, f, c; (time, bands) -> (time, hidden)."""
     w, r = exportable.weights[0].numpy(), exportable.recurrence[0].numpy()
-    b = exportable.biases[0].numpy()
-    h = c = np.zeros(HIDDEN, np.float32)
+    bias = exportable.biases[0].numpy().reshape(2, -1).sum(axis=0)
+    h = c = np.zeros(exportable.hidden, np.float32)
     states = []
-    for x in frames[0].numpy():
-        i, o, f, g = np.split(w @ x + r @ h + b[: 4 * HIDDEN] + b[4 * HIDDEN :], 4)
+    for x in frames:
+        i, o, f, g = np.split(w @ x + r @ h + bias, 4)
         c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
         h = np.tanh(c) / (1 + np.exp(-o))
         states.append(h)
+    return np.stack(states)
+
+
+@cache
+def anchored_graphs() -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """The anchored form of `NETWORK`, fp32 and int8."""
+    fp32 = export_onnx(AnchoredSpeechLstm(NETWORK), sounds(2000, 1500), LSTM_INPUTS)
+    return fp32, quantize_lstm(fp32)[0]
+
+
+@cache
+def session(kind: str) -> ort.InferenceSession:
+    model = {"anchored": anchored_graphs()[1], "plain": quantize_lstm(lstm()[1])[0]}[kind]
+    return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def features(kind: str, rows: list[np.ndarray]) -> np.ndarray:
+    """Run sounds of differing lengths in one batch; (n, HIDDEN)."""
+    samples = pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True).numpy()
+    lengths = np.array([len(row) for row in rows], np.int64)
+    return np.asarray(session(kind).run(["features"], {"samples": samples, "lengths": lengths})[0])
+
+
+@pytest.mark.parametrize("lengths", [(1,), (80, 1), (799, 800, 801, 5000)])
+def test_the_anchored_form_computes_the_same(lengths: tuple[int, ...]) -> None:
+    assert check_parity(NETWORK, anchored_graphs()[0], [sounds(*lengths)], 1e-4) <= 1e-4
+
+
+def test_the_anchored_form_leaves_the_network_as_it_was() -> None:
+    before = {name: value.clone() for name, value in NETWORK.state_dict().items()}
+    AnchoredSpeechLstm(NETWORK)
+    for name, value in NETWORK.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 2000), min_size=1, max_size=4),
+    level=st.sampled_from([0, 1e-4, 0.1, 1, 100]),
+)
+def test_every_row_brings_the_whole_range_of_the_frames(lengths: list[int], level: float) -> None:
+    front_end = AnchoredSpeechLstm(NETWORK).front_end
+    samples, sizes = sounds(*lengths)
     with torch.no_grad():
-        expected = NETWORK.recur(frames, torch.tensor([7]))[0]
-    np.testing.assert_allclose(np.stack(states), expected.numpy(), atol=1e-5)
+        frames, _ = front_end(samples * level, sizes)
+        plain, _ = NETWORK.front_end(samples * level, sizes)
+    assert torch.equal(frames[..., :-ANCHORS], plain)
+    low, high = NETWORK.front_end.low.min(), NETWORK.front_end.high.max()
+    for row in frames:
+        assert (row.min(), row.max()) == (low, high)
+
+
+@settings(max_examples=30, deadline=None)
+@given(size=st.sampled_from([0.1, 1, 10, 1000]), loudness=st.floats(0, 100), seed=st.integers(0, 1000))
+def test_the_anchors_are_the_largest_states_at_every_step(size: float, loudness: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    network = make_lstm()
+    with torch.no_grad():
+        for weights in network.lstm.parameters():  # of a network that saturates all it can
+            weights.copy_(torch.randn(weights.shape, generator=generator) * size)
+    frames = torch.randn(30, 40 + ANCHORS, generator=generator) * loudness
+    with np.errstate(over="ignore"):
+        states = run_lstm(AnchoredSpeechLstm(network), frames.numpy())
+    steps = np.arange(1, 31, dtype=np.float32)
+    np.testing.assert_allclose(states[:, -2], np.tanh(steps), atol=1e-6)
+    np.testing.assert_allclose(states[:, -1], -np.tanh(steps), atol=1e-6)
+    assert (np.abs(states).max(axis=1) <= np.tanh(steps) + 1e-6).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 3000), min_size=2, max_size=8),
+    levels=st.lists(st.sampled_from([0, 1e-4, 0.01, 0.1, 1, 2]), min_size=8, max_size=8),
+    seed=st.integers(0, 1000),
+)
+def test_an_anchored_int8_row_in_a_batch_equals_the_row_alone(
+    lengths: list[int], levels: list[float], seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    rows = [
+        (random.uniform(-1, 1, n) * level).clip(-1, 1).astype(np.float32)
+        for n, level in zip(lengths, levels, strict=False)
+    ]
+    alone = np.concatenate([features("anchored", [row]) for row in rows])
+    np.testing.assert_allclose(features("anchored", rows), alone, atol=1e-3)
+
+
+def test_without_anchors_a_loud_neighbour_moves_a_quiet_row() -> None:
+    random = np.random.default_rng(0)
+    quiet = random.uniform(-1e-3, 1e-3, 800).astype(np.float32)
+    loud = random.choice([-1, 1], 4000).astype(np.float32)
+    moved = {
+        kind: np.abs(features(kind, [quiet, loud])[0] - features(kind, [quiet])[0]).max()
+        for kind in ("plain", "anchored")
+    }
+    assert moved["anchored"] <= 1e-3 < moved["plain"]
+
+
+def test_anchors_change_no_quantized_weight() -> None:
+    stored = {}
+    for kind, model in (("anchored", anchored_graphs()[1]), ("plain", quantize_lstm(lstm()[1])[0])):
+        stored[kind] = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    for name, bands in (("weights", 40), ("recurrence", HIDDEN)):
+        for part, rows in (("quantized", bands), ("scale", 1)):
+            plain = stored["plain"][f"{name}_{part}"].reshape(rows, 4, HIDDEN)
+            anchored = stored["anchored"][f"{name}_{part}"].reshape(-1, 4, HIDDEN + ANCHORS)
+            assert np.array_equal(anchored[:rows, :, :HIDDEN], plain)
+            if part == "quantized":
+                assert not anchored[rows:].any()
+                assert not anchored[:, :, HIDDEN:].any()

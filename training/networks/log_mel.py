@@ -1,7 +1,9 @@
-"""Log-mel features of raw sound, as plain convolutions that export to any runtime.
+"""Log-mel features of raw sound, as plain matrix products that export to any runtime.
 
-The short-time Fourier transform is a convolution with windowed cosines and sines, followed by a mel
-matrix. Measured at batch 8 this is several times faster in ONNX Runtime than the STFT operator.
+The short-time Fourier transform is a product of frames with windowed cosines and sines, followed by a mel
+matrix. Measured at batch 8 this is several times faster in ONNX Runtime than the STFT operator. As a
+convolution it would be as fast, but ONNX Runtime then sums in an order that depends on the padded length,
+so that a row's last bits would depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -55,12 +57,25 @@ class LogMel(nn.Module):
         """As `forward`, before normalisation: natural logarithms of the mel energies."""
         # Whatever stands in the padding is silenced, so that a row never depends on it.
         real = torch.arange(samples.shape[1], device=samples.device)[None, :] < lengths[:, None]
-        x = (samples * real).unsqueeze(1)  # (n, 1, time)
-        spectrum = F.conv1d(x, self.fourier, stride=self.hop, padding=self.window // 2)  # (n, 2 bins, f)
-        cosine, sine = spectrum.chunk(2, dim=1)
-        power = cosine.square() + sine.square()  # (n, bins, frames)
-        energies = power.transpose(1, 2) @ self.mel  # (n, frames, mels)
+        spectrum = self._cut_frames(samples * real) @ self.fourier.squeeze(1).T  # (n, frames, 2 bins)
+        cosine, sine = spectrum.chunk(2, dim=2)
+        power = cosine.square() + sine.square()  # (n, frames, bins)
+        energies = power @ self.mel  # (n, frames, mels)
         return torch.log(energies + 1e-6), lengths // self.hop + 1
+
+    def _cut_frames(self, samples: Tensor) -> Tensor:
+        """Cut overlapping frames around every hop; (n, time) -> (n, frames, window).
+
+        They are gathered in blocks that divide window and hop, which is far faster than single samples.
+        """
+        n, time = samples.shape
+        block = math.gcd(self.window, self.hop)
+        frames, blocks = time // self.hop + 1, (time + self.window) // block + 1
+        x = F.pad(samples, (self.window // 2, blocks * block - time - self.window // 2))
+        starts = torch.arange(frames, device=x.device)[:, None] * (self.hop // block)
+        chosen = starts + torch.arange(self.window // block, device=x.device)  # (frames, blocks a frame)
+        gathered = x.reshape(n, blocks, block).index_select(1, chosen.flatten())
+        return gathered.reshape(n, frames, self.window)
 
     @torch.no_grad()
     def fit_range(self, samples: Tensor, lengths: Tensor) -> None:

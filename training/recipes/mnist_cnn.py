@@ -8,6 +8,7 @@ from pathlib import Path
 
 import lightning as L
 import numpy as np
+import onnx
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -19,7 +20,7 @@ from training.config import FitConfig, GateConfig, Places, RecipeConfig
 from training.data import mnist
 from training.data.augment import move_images
 from training.data.splits import Examples, Splits
-from training.export import check_parity, export_onnx
+from training.export import check_parity, export_onnx, take_network
 from training.fit import Batch, fit
 from training.networks.residual_cnn import ResidualCnn
 from training.quantize import quantize_convolutions
@@ -43,14 +44,30 @@ class MnistCnnConfig(RecipeConfig):
     """Most rows that are run together."""
 
 
-def train(config: MnistCnnConfig, places: Places) -> Path:
-    """Train on MNIST and publish; return the bundle's directory."""
-    return build(config, places, mnist.load_mnist(places.data_dir))
+def train(config: MnistCnnConfig, places: Places, weights_from: Path | None = None) -> Path:
+    """Train on MNIST and publish; return the bundle's directory.
+
+    Args:
+        weights_from: a published bundle of the same configuration, whose network is taken instead of a new
+            one. Everything after the training is done anew.
+    """
+    return build(config, places, mnist.load_mnist(places.data_dir), weights_from)
 
 
-def build(config: MnistCnnConfig, places: Places, splits: Splits) -> Path:
+def build(config: MnistCnnConfig, places: Places, splits: Splits, weights_from: Path | None = None) -> Path:
     """Fit, export, quantize, evaluate and publish on given splits of (28, 28) uint8 items."""
     L.seed_everything(config.seed)
+    if weights_from is None:
+        fp32, weights_commit = _fit_and_export(config, places, splits)
+    else:
+        fp32, weights_commit = take_network(weights_from, config)
+    int8, quantization = quantize_convolutions(fp32, _quantization_batches(splits.train))
+    graphs = Graphs(fp32, int8, quantization, weights_commit)
+    return assemble(config, facts(config), graphs, splits, golden_inputs(), places.models_dir)
+
+
+def _fit_and_export(config: MnistCnnConfig, places: Places, splits: Splits) -> tuple[onnx.ModelProto, str]:
+    """Return the fp32 graph and the commit that its weights were fitted at."""
     network = ResidualCnn(classes=len(mnist.LABELS), widths=config.widths)
     weights_commit = fit(
         network,
@@ -66,9 +83,7 @@ def build(config: MnistCnnConfig, places: Places, splits: Splits) -> Path:
     logger.info(
         "parity with PyTorch: %.2g", check_parity(network, fp32, batches, config.gates.max_parity_error)
     )
-    int8, quantization = quantize_convolutions(fp32, _quantization_batches(splits.train))
-    graphs = Graphs(fp32, int8, quantization, weights_commit)
-    return assemble(config, facts(config), graphs, splits, golden_inputs(), places.models_dir)
+    return fp32, weights_commit
 
 
 def facts(config: MnistCnnConfig) -> Facts:

@@ -31,6 +31,7 @@ from tests.service.calls import (
     wav,
 )
 from tests.service.fakes import gated_app, until
+from tests.service.wire import request, wired
 
 pytestmark = pytest.mark.anyio
 
@@ -109,9 +110,9 @@ async def test_confidence_takes_the_same_bodies(client: httpx.AsyncClient) -> No
     assert content["calibration"]["status"] == "partial"
 
 
-async def test_an_uncalibrated_bundle_claims_no_confidence(tmp_path: Path) -> None:
+async def test_an_uncalibrated_bundle_claims_no_confidence(tmp_path: Path, lane: bool) -> None:
     tiny.make_image_bundle(tmp_path, calibrated=False)
-    async with running_app(tmp_path) as client:
+    async with running_app(tmp_path, lane=lane) as client:
         url = "/v1/models/tiny-image:confidence"
         content = (await client.post(url, content=png(pixels(1)[0]), headers=PNG)).json()
     assert content["calibration"]["status"] == "missing"
@@ -187,11 +188,11 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="module")
-async def strict(repository: Path) -> AsyncIterator[httpx.AsyncClient]:
+@pytest.fixture(scope="module", params=[True, False], ids=["lane", "routes"])
+async def strict(repository: Path, request: pytest.FixtureRequest) -> AsyncIterator[httpx.AsyncClient]:
     """One application with small limits for every bad request, so that each could harm the next."""
     limits: dict[str, Any] = {"max_pixels": 2000, "max_audio_s": 1, "max_rows": 30, "max_body_bytes": 100_000}
-    async with running_app(repository, **limits) as client:
+    async with running_app(repository, lane=request.param, **limits) as client:
         yield client
 
 
@@ -271,15 +272,15 @@ async def test_a_body_that_does_not_come_is_a_408_problem(repository: Path) -> N
         yield b"{"
         await asyncio.Event().wait()
 
-    async with running_app(repository, body_timeout_s=0.05) as client:
+    async with running_app(repository, lane=False, body_timeout_s=0.05) as client:
         answer = await client.post(IMAGE, content=stalls(), headers=JSON)
         assert_problem(answer, 408, "did not arrive within 0.05 s")
         assert answer.headers["connection"] == "close"
         await assert_still_answers(client)
 
 
-async def test_a_full_queue_is_a_429_problem_with_the_time_to_retry(repository: Path) -> None:
-    async with gated_app(repository, max_queue_size=2) as (client, predictor):
+async def test_a_full_queue_is_a_429_problem_with_the_time_to_retry(repository: Path, lane: bool) -> None:
+    async with gated_app(repository, lane=lane, max_queue_size=2) as (client, predictor):
         images = [pixels(1, seed) for seed in range(3)]
         first = asyncio.ensure_future(client.post(IMAGE, content=instances(images[0]), headers=JSON))
         await until(predictor.running.is_set)
@@ -303,25 +304,31 @@ async def test_a_full_queue_is_a_429_problem_with_the_time_to_retry(repository: 
     [(30, {}), (30, {"x-timeout-ms": "999999999"}), (10_000, {"x-timeout-ms": "30"})],
 )
 async def test_an_answer_that_is_late_is_a_504_problem(
-    repository: Path, deadline_ms: int, headers: dict[str, str]
+    repository: Path, lane: bool, deadline_ms: int, headers: dict[str, str]
 ) -> None:
-    async with gated_app(repository, deadline_ms=deadline_ms) as (client, predictor):
+    async with gated_app(repository, lane=lane, deadline_ms=deadline_ms) as (client, predictor):
         answer = await client.post(IMAGE, content=GOOD, headers={**JSON, **headers})
         assert_problem(answer, 504, "not ready within 30 ms")
         predictor.gate.set()
-    async with gated_app(repository) as (client, predictor):
+    async with gated_app(repository, lane=lane) as (client, predictor):
         predictor.gate.set()
         answer = await client.post(IMAGE, content=GOOD, headers={**JSON, "x-timeout-ms": "60000"})
         assert_image_answers(answer, pixels(1))
 
 
-async def test_a_caller_that_goes_away_is_counted_as_499_and_harms_no_neighbour(repository: Path) -> None:
-    async with gated_app(repository) as (client, predictor):
+async def test_a_caller_that_goes_away_is_counted_as_499_and_harms_no_neighbour(
+    repository: Path, lane: bool
+) -> None:
+    async with gated_app(repository, lane=lane) as (client, predictor):
         app: Any = client.app  # type: ignore[attr-defined]
         first = asyncio.ensure_future(client.post(IMAGE, content=GOOD, headers=JSON))
         await until(predictor.running.is_set)
-        sent = await leave_after_the_body(app)
-        assert sent[0]["status"] == 499
+        if lane:
+            async with wired(client) as wire:
+                await wire.say(request(GOOD))
+        else:
+            sent = await leave_after_the_body(app)
+            assert sent[0]["status"] == 499
         images = pixels(4, 3)
         neighbour = asyncio.ensure_future(client.post(IMAGE, content=instances(images), headers=JSON))
         predictor.gate.set()

@@ -1,0 +1,407 @@
+"""The fast lane: plain calls that run a model are answered right where their bytes arrive.
+
+uvicorn makes a scope, a cycle and a task for every request and hands it through the layers of the framework,
+which takes longer than everything that this service does with a small one. So its protocol is taught to
+recognise the calls `:predict` and `:confidence` by their head. What is plain goes through the lane: whole
+bodies of known length to known models, one at a time on a connection. Everything else, and whatever the lane
+would have to refuse by the head alone, goes the usual way to the routes of `service.api.predict`. Both use
+the same functions for reading, running and rendering; one test suite runs against both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+import httptools
+import orjson
+from pydantic import ValidationError
+from starlette.datastructures import State
+from starlette.responses import Response
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from bundle.confidence import RowConfidence
+from bundle.errors import InputError
+from bundle.rows import Row
+from service.api.inputs import (
+    OCTETS,
+    Inputs,
+    check_media_type,
+    is_quick,
+    media_type_of,
+    parse_shape,
+    read_rows,
+)
+from service.api.predict import CALLS, Parameters, Render, parse_timeout
+from service.api.problems import CALLER_GONE, STATUSES, fail, refuse
+from service.api.requests import HEADER, choose_id, quote_path
+from service.errors import BodyTimeoutError, DeadlineError, UnknownModelError, UnsupportedMediaError
+from service.ledger import Ledger
+from service.logs import request_id
+from service.metrics import Metrics
+from service.record import Record
+from service.registry import Registry, Served
+from service.settings import Settings
+
+# A larger body is read the usual way, which holds back a caller that sends faster than it is read.
+_LARGEST_BYTES = 1024 * 1024
+_MOST_TARGETS = 1024
+# Clients send the same head again and again: its bytes are compared, which saves parsing most of them.
+_MOST_HEADS = 4096
+_LONGEST_HEAD_BYTES = 1024
+_PATH = re.compile(
+    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?:(?P<verb>predict|confidence)"
+)
+# Headers that change how a body is read.
+_UNUSUAL = frozenset({b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"})
+_REFUSALS = tuple(STATUSES)
+
+
+class _Target(NamedTuple):
+    """What a request line asks for."""
+
+    name: str
+    version: str | None
+    render: Render
+    parameters: Parameters
+    route: str
+    log_path: str
+
+
+class _Head(NamedTuple):
+    """All that the head of a plain call says."""
+
+    target: _Target
+    length: int
+    media_type: str
+    shape: tuple[int, ...] | None
+    timeout_s: float
+    sent_id: str
+
+
+class Lane:
+    """Admits calls to the lane.
+
+    Args:
+        state: of the application: its settings, registry, ledger, metrics, decoders, and whether it drains.
+    """
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        settings: Settings = state.settings
+        self.settings = settings
+        self.limits = settings.limits
+        self._largest_bytes = min(settings.max_body_bytes, _LARGEST_BYTES)
+        self._targets: dict[bytes, _Target] = {}
+        self._heads: dict[bytes, _Head] = {}
+
+    def recall(self, raw: bytes) -> _Head | None:
+        """Return what a head said when the very same bytes were parsed before."""
+        return self._heads.get(raw)
+
+    def remember(self, raw: bytes, head: _Head) -> None:
+        """Remember what a head says. Its bytes are all that decides it, whenever they come."""
+        if len(raw) <= _LONGEST_HEAD_BYTES:
+            if len(self._heads) >= _MOST_HEADS:
+                self._heads.clear()
+            self._heads[raw] = head
+
+    def read_head(self, url: bytes, fields: list[tuple[bytes, bytes]]) -> _Head | None:
+        """Return what a parsed head says, or None where its call must go the usual way."""
+        target = self._targets.get(url) or self._learn(url)
+        headers = dict(fields)
+        if target is None or len(headers) < len(fields) or not _UNUSUAL.isdisjoint(headers):
+            return None
+        length = headers.get(b"content-length", b"")
+        if not length.isdigit() or int(length) > self._largest_bytes:
+            return None
+        media_type = media_type_of(headers.get(b"content-type", b"").decode("latin-1"))
+        try:
+            shape = parse_shape(_text(headers, b"x-tensor-shape")) if media_type == OCTETS else None
+            timeout_s = parse_timeout(_text(headers, b"x-timeout-ms"), self.settings)
+        except InputError:
+            return None
+        sent_id = _text(headers, HEADER.encode()) or ""
+        return _Head(target, int(length), media_type, shape, timeout_s, sent_id)
+
+    def admit(self, head: _Head, protocol: LaneProtocol) -> _Call | None:
+        """Return a call, or None where it would be refused, which is said the usual way."""
+        if self.state.draining:
+            return None
+        registry: Registry = self.state.registry
+        try:
+            served = registry.get(head.target.name, head.target.version)
+            check_media_type(served.predictor.bundle.manifest, head.media_type)
+        except (UnknownModelError, UnsupportedMediaError):
+            return None
+        target = head.target
+        identifier = choose_id(head.sent_id)
+        record = Record(identifier, "POST", target.log_path, target.route, served.name, served.version)
+        return _Call(self, protocol, head, served, record)
+
+    def _learn(self, url: bytes) -> _Target | None:
+        """Take a request line apart and remember it, if it is one for the lane."""
+        try:
+            parsed = httptools.parse_url(url)
+            match = _PATH.fullmatch(parsed.path.decode("ascii"))
+            query = parse_qsl((parsed.query or b"").decode("latin-1"), keep_blank_values=True)
+            if match is None or "%" in match[0]:
+                return None
+            parameters = Parameters.model_validate(dict(query))
+        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError, ValidationError):
+            return None
+        within = "/versions/{version}" if match["version"] is not None else ""
+        route = f"/v1/models/{{name}}{within}:{match['verb']}"
+        target = _Target(
+            match["name"], match["version"], CALLS[match["verb"]], parameters, route, quote_path(match[0])
+        )
+        if len(self._targets) >= _MOST_TARGETS:
+            self._targets.clear()
+        self._targets[url] = target
+        return target
+
+
+class LaneProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 over a connection, with the lane beside it.
+
+    uvicorn makes one for each connection, through `functools.partial(LaneProtocol, lane)`. It keeps the call
+    in the place of its own request-response cycle, and asks of that what `_Call` has.
+    """
+
+    def __init__(self, lane: Lane, **options: Any) -> None:
+        super().__init__(**options)
+        self._lane = lane
+        self._call: _Call | None = None
+        self._between_messages = True
+        self._raw_head = b""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin."""
+        super().connection_made(transport)
+        self._count_connections()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End; nobody waits for the call any more."""
+        if self._call is not None:
+            self._call.abandon()
+        if isinstance(self.cycle, _Call):  # it has no more of a cycle than `_Call` says
+            self.cycle = None  # type: ignore[assignment]
+        super().connection_lost(exc)
+        self._count_connections()
+        if (intake := self._lane.state.intake) is not None:
+            intake.ended()
+
+    def data_received(self, data: bytes) -> None:
+        """Take a call whose head is known as it is; have everything else parsed."""
+        self._raw_head = b""
+        if self._between_messages:
+            self._raw_head = data[: data.find(b"\r\n\r\n") + 4]
+            head = self._lane.recall(self._raw_head)
+            if head is not None and len(data) == len(self._raw_head) + head.length and self._is_free():
+                call = self._lane.admit(head, self)
+                if call is not None:
+                    self._unset_keepalive_if_required()
+                    self.cycle = self._call = call  # type: ignore[assignment]
+                    call.chunks.append(data[-head.length :] if head.length else b"")
+                    call.run()
+                    return
+        super().data_received(data)
+        if self._call is not None:
+            self._call.limit_body_time()
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._between_messages = False
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Choose the way of a request."""
+        call = None
+        if self._is_free() and self._is_plain():
+            head = self._lane.read_head(self.url, self.headers)
+            if head is not None:
+                self._lane.remember(self._raw_head, head)
+                call = self._lane.admit(head, self)
+        self._raw_head = b""  # what follows in the same packet is another's
+        if call is None:
+            super().on_headers_complete()
+        else:
+            self.cycle = self._call = call  # type: ignore[assignment]
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        if isinstance(self.cycle, _Call):
+            self.cycle.chunks.append(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Take the end of a request."""
+        self._between_messages = True
+        if isinstance(self.cycle, _Call):
+            self.cycle.run()
+        else:
+            super().on_message_complete()
+
+    def leave(self) -> None:
+        """The call is answered; go on with the connection."""
+        self._call = None
+        self.on_response_complete()
+
+    def _is_free(self) -> bool:
+        """Whether no other request is in work and no answers pile up unread; uvicorn queues those."""
+        return (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
+
+    def _is_plain(self) -> bool:
+        """Whether a head that was just parsed is one for the lane, as far as the parser can tell."""
+        return (
+            self.parser.get_method() == b"POST"
+            and self.parser.should_keep_alive()
+            and self.parser.get_http_version() == "1.1"
+        )
+
+    def _count_connections(self) -> None:
+        metrics: Metrics = self._lane.state.metrics
+        metrics.connections.set(len(self.connections))
+
+
+class _Call:
+    """One call in the lane, from its head to its answer.
+
+    Attributes:
+        response_complete, keep_alive: what uvicorn's protocol asks of a cycle; it clears `keep_alive` when
+            the server stops.
+        chunks: of the body.
+    """
+
+    def __init__(
+        self,
+        lane: Lane,
+        protocol: LaneProtocol,
+        head: _Head,
+        served: Served,
+        record: Record,
+    ) -> None:
+        self.response_complete = False
+        self.keep_alive = True
+        self.chunks: list[bytes] = []
+        self._lane = lane
+        self._protocol = protocol
+        self._head = head
+        self._served = served
+        self._record = record
+        self._timer: asyncio.TimerHandle | None = None
+        self._work: asyncio.Future[Any] | None = None
+        self._whole = False
+        self._ledger: Ledger = lane.state.ledger
+        self._ledger.begin()
+
+    def limit_body_time(self) -> None:
+        """Give the rest of the body its time, when it did not come with the head."""
+        if self._timer is None and not self._whole:
+            settings = self._lane.settings
+            error = BodyTimeoutError(f"the body did not arrive within {settings.body_timeout_s:g} s")
+            self._set_timer(settings.body_timeout_s, error)
+
+    def run(self) -> None:
+        """Read the rows out of the whole body and queue them."""
+        if self.response_complete:  # it came too late
+            return
+        self._whole = True
+        head = self._head
+        expires_s = time.monotonic() + head.timeout_s
+        token = request_id.set(self._record.request_id)  # the callbacks keep it
+        try:
+            error = DeadlineError(f"the answer was not ready within {head.timeout_s * 1000:.0f} ms")
+            self._set_timer(head.timeout_s, error)
+            body = b"".join(self.chunks)
+            inputs = Inputs(body, head.media_type, head.shape, head.target.parameters.invert, expires_s)
+            arguments = (self._served.predictor.bundle.manifest, inputs, self._lane.limits)
+            if is_quick(inputs):
+                self._submit(read_rows(*arguments))
+            else:
+                loop = asyncio.get_running_loop()
+                self._work = loop.run_in_executor(self._lane.state.decoders, read_rows, *arguments)
+                self._work.add_done_callback(self._submit_decoded)
+        except Exception as error:  # noqa: BLE001 - the border: whatever it is, the caller gets an answer
+            self._refuse(error)
+        finally:
+            request_id.reset(token)
+
+    def abandon(self) -> None:
+        """Drop the work: the caller has gone."""
+        if not self.response_complete:
+            self._finish(CALLER_GONE)
+
+    def _submit_decoded(self, decoded: asyncio.Future[list[Row]]) -> None:
+        if self.response_complete or decoded.cancelled():
+            return
+        try:
+            self._submit(decoded.result())
+        except Exception as error:  # noqa: BLE001 - as above
+            self._refuse(error)
+
+    def _submit(self, rows: list[Row]) -> None:
+        self._work = self._served.batcher.submit(rows)
+        self._work.add_done_callback(self._answer)
+
+    def _answer(self, work: asyncio.Future[list[RowConfidence]]) -> None:
+        if self.response_complete:
+            return
+        if work.cancelled():  # by the end of the server
+            self._protocol.transport.close()
+            return
+        try:
+            target = self._head.target
+            content = target.render(self._served.predictor, work.result(), target.parameters.top_k)
+            self._respond(200, b"content-type: application/json\r\n", orjson.dumps(content))
+        except Exception as error:  # noqa: BLE001 - as above
+            self._refuse(error)
+
+    def _refuse(self, error: Exception) -> None:
+        response: Response = refuse(error) if isinstance(error, _REFUSALS) else fail(error)
+        headers = [
+            b"%b: %b\r\n" % header for header in response.raw_headers if header[0] != b"content-length"
+        ]
+        self.keep_alive = self.keep_alive and (b"connection", b"close") not in response.raw_headers
+        self._respond(response.status_code, b"".join(headers), bytes(response.body))
+
+    def _respond(self, status: int, headers: bytes, body: bytes) -> None:
+        protocol, transport = self._protocol, self._protocol.transport
+        if self._lane.state.draining:  # a kept connection would be cut when the port closes
+            self.keep_alive = False
+        parts = [STATUS_LINE[status]]
+        parts += [b"%b: %b\r\n" % header for header in protocol.server_state.default_headers]
+        parts.append(headers)
+        if not self.keep_alive and b"connection: close" not in headers:
+            parts.append(b"connection: close\r\n")
+        identifier = self._record.request_id.encode()
+        parts.append(b"content-length: %d\r\nx-request-id: %b\r\n\r\n" % (len(body), identifier))
+        parts.append(body)
+        transport.write(b"".join(parts))
+        self._finish(status)
+        if not self.keep_alive:
+            transport.close()
+        protocol.leave()
+
+    def _finish(self, status: int) -> None:
+        self.response_complete = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._work is not None:
+            self._work.cancel()
+        self._record.status = status
+        self._ledger.finish(self._record)
+
+    def _set_timer(self, seconds: float, error: Exception) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._refuse, error)
+
+
+def _text(headers: dict[bytes, bytes], name: bytes) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1")

@@ -1,0 +1,56 @@
+"""The ledger: what every request leaves behind, a log line, a count and a time, written once a turn."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+
+from service.access_log import AccessLog
+from service.metrics import Metrics
+from service.record import Record
+from service.turn import OncePerTurn
+
+
+class Ledger:
+    """Counts and logs requests.
+
+    Args:
+        metrics: told of every request.
+        log: gets a line for every answered one.
+    """
+
+    def __init__(self, metrics: Metrics, log: AccessLog) -> None:
+        self._metrics = metrics
+        self._log = log
+        self._in_flight = 0
+        self._finished: list[Record] = []
+        self._turn = OncePerTurn(self.write)
+
+    def begin(self) -> None:
+        """Note that a request has come."""
+        self._in_flight += 1
+        self._turn.ask()
+
+    def finish(self, record: Record) -> None:
+        """Note that a request that has begun is answered."""
+        self._in_flight -= 1
+        record.seconds = time.perf_counter() - record.began_s
+        self._finished.append(record)
+        self._turn.ask()
+
+    def write(self) -> None:
+        """Count and log what was noted; it happens by itself soon after."""
+        finished, self._finished = self._finished, []
+        self._metrics.in_flight.set(self._in_flight)
+        times: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+        statuses: dict[tuple[str, str, str, str], int] = defaultdict(int)
+        for record in finished:
+            labels = (record.model, record.version, record.route)
+            times[labels].append(record.seconds)
+            statuses[*labels, str(record.status)] += 1
+        for labels, seconds in times.items():
+            self._metrics.request_seconds.labels(*labels).observe_all(seconds)
+        for status_labels, answers in statuses.items():
+            self._metrics.requests.labels(*status_labels).inc(answers)
+        if finished:
+            self._log.write(finished)

@@ -1,0 +1,39 @@
+"""The record of one request: who asked for what, what came of it, and how long it took."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from itertools import count
+
+# Unique ids are a random prefix of the process and a number: a tenth of the time of a random one each.
+_PREFIX = uuid.uuid4().hex[:16]
+_NUMBERS = count(1)
+
+
+def new_request_id() -> str:
+    """Return 32 hexadecimal digits that no other request has."""
+    return f"{_PREFIX}{next(_NUMBERS):016x}"
+
+
+@dataclass(slots=True)
+class Record:
+    """What is logged and counted of one request. Who answers it fills in what it finds.
+
+    Attributes:
+        path: quoted, so that a line break in it cannot forge a log line.
+        route: the path with the names in it replaced, which bounds how many there are.
+        model, version: empty where none was found.
+        seconds: from the request's head to its answer; set by the ledger.
+    """
+
+    request_id: str
+    method: str
+    path: str
+    route: str = "unmatched"
+    model: str = ""
+    version: str = ""
+    status: int = 500
+    began_s: float = field(default_factory=time.perf_counter)
+    seconds: float = 0.0

@@ -1,0 +1,782 @@
+import asyncio
+import json
+import os
+import re
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+import uvicorn
+
+import service.api.lane as module
+import service.server
+from bundle.predictor import load_predictor
+from service.api.lane import Lane, LaneProtocol
+from service.app import create_app
+from service.batcher import Batcher
+from service.metrics import Metrics
+from service.pool import RunPool
+from service.registry import Registry, Served, load_registry, runner_of
+from service.server import uvicorn_config
+from service.settings import Settings
+from tests import tiny
+from tests.conftest import running_app, serving
+from tests.service.calls import (
+    AUDIO,
+    IMAGE,
+    assert_image_answers,
+    assert_predictions,
+    assert_still_answers,
+    instances,
+    pixels,
+    png,
+    sound,
+    wav,
+)
+from tests.service.fakes import LIMIT_S, gated_app, until
+from tests.service.wire import CLOSE, Answer, Wire, pieces, request, settle, wired
+
+pytestmark = pytest.mark.anyio
+
+IMAGES = pixels(2)
+BODY = instances(IMAGES)
+GOOD = request(BODY)
+HEALTH = request(method="GET", path="/healthz", kind="", length=None)
+ROUTE = "/v1/models/{name}:predict"
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """The event loop that serves, and the standard one, which writes and closes at other moments."""
+    return "asyncio", {"use_uvloop": request.param == "uvloop"}
+
+
+@pytest.fixture
+def admitted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+    """For each head that was offered to the lane whether it was let in."""
+    seen: list[bool] = []
+    admit = Lane.admit
+
+    def watch(lane: Lane, protocol: LaneProtocol) -> Any:
+        call = admit(lane, protocol)
+        seen.append(call is not None)
+        return call
+
+    monkeypatch.setattr(Lane, "admit", watch)
+    return iter([seen]).__next__()
+
+
+@asynccontextmanager
+async def connected(repository: Path, **settings: Any) -> AsyncIterator[tuple[httpx.AsyncClient, Wire]]:
+    async with running_app(repository, **settings) as client, wired(client) as wire:
+        yield client, wire
+
+
+@asynccontextmanager
+async def gated(repository: Path, **settings: Any) -> AsyncIterator[tuple[httpx.AsyncClient, Any, Wire]]:
+    async with gated_app(repository, lane=True, **settings) as (client, predictor):
+        async with wired(client) as wire:
+            yield client, predictor, wire
+
+
+def assert_answers(answer: Answer, images: np.ndarray = IMAGES) -> None:
+    assert answer.status == 200, answer.body
+    assert answer.headers["content-type"] == "application/json"
+    assert_predictions(answer.json()["predictions"], tiny.image_logits(images))
+
+
+def assert_refused(answer: Answer, status: int, words: str) -> None:
+    assert answer.status == status, answer.body
+    content = answer.json()
+    assert words in content["detail"]
+    assert content["request_id"] == answer.headers["x-request-id"]
+
+
+def sample(client: Any, name: str, **labels: str) -> float:
+    client.app.state.ledger.write()
+    return client.app.state.metrics.registry.get_sample_value(name, labels) or 0
+
+
+def counted(client: Any, status: int, model: str = "tiny-image", version: str = "1") -> float:
+    labels = {"model": model, "version": version, "route": ROUTE, "status": str(status)}
+    return sample(client, "octet_requests_total", **labels)
+
+
+# What goes through the lane, and what does not.
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        GOOD,
+        request(BODY, "accept: */*", "connection: keep-alive", "user-agent: x", "cookie: a=b; c=d"),
+        request(BODY, path=IMAGE + "?top_k=2&invert=false"),
+        request(BODY, path="/v1/models/tiny-image/versions/1:predict"),
+        request(BODY, path="http://octet" + IMAGE),
+        request(BODY, kind="Application/JSON ; charset=utf-8"),
+        request(BODY, "X-TIMEOUT-MS: 60000", "X-Request-Id: mine"),
+        request(IMAGES.tobytes(), "x-tensor-shape: 2,4,4", kind="application/octet-stream"),
+        request(BODY, length=f"000{len(BODY)}"),
+    ],
+)
+async def test_plain_calls_go_through_the_lane(
+    repository: Path, admitted: list[bool], plain: bytes
+) -> None:
+    async with connected(repository) as (_, wire):
+        for _ in range(3):
+            wire.send(plain)
+            assert_answers(await wire.read())
+    assert admitted == [True] * 3
+
+
+CHUNKED = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in pieces(BODY, 3, 20)) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("unusual", "closes"),
+    [
+        (request(BODY, CLOSE), True),
+        (request(BODY, version="1.0"), True),
+        (request(BODY, "expect: 100-continue"), False),
+        (request(b"", "transfer-encoding: chunked", length=None) + CHUNKED, False),
+        (request(BODY, "x-some: 1", "x-some: 2"), False),
+        (request(BODY, "x-timeout-ms: 60000", "x-timeout-ms: 60000"), False),
+        (request(BODY, "content-encoding:"), False),
+        (request(BODY, "connection: upgrade", "upgrade: h2c"), False),
+        (request(BODY, path="/v1/models/tiny%2Dimage:predict"), False),
+        (request(BODY, path="/v1/models/tiny-image%3Apredict"), False),
+    ],
+)
+async def test_unusual_calls_are_answered_the_usual_way(
+    repository: Path, admitted: list[bool], unusual: bytes, closes: bool
+) -> None:
+    async with connected(repository) as (_, wire):
+        wire.send(unusual)
+        answer = await wire.read()
+        assert_answers(answer)
+        assert (answer.headers.get("connection") == "close") == closes
+        if closes:
+            assert await wire.rest() == b""
+        else:
+            wire.send(GOOD)
+            assert_answers(await wire.read())
+    assert admitted[:1] in ([False], [True][closes:])
+    assert admitted[1:] == ([] if closes else [True])
+
+
+async def test_a_body_that_waits_for_leave_gets_it(repository: Path) -> None:
+    head, body = pieces(request(BODY, "expect: 100-continue"), -len(BODY))
+    async with connected(repository) as (_, wire):
+        await wire.say(head)
+        wire.send(body)
+        answer = await wire.read()
+        assert_answers(answer)
+        assert answer.informational == [100]
+
+
+async def test_a_large_body_goes_the_usual_way_which_slows_its_sender_down(
+    repository: Path, admitted: list[bool]
+) -> None:
+    largest = 1024 * 1024
+    bodies = [BODY[:-1] + b" " * (size - len(BODY)) + b"}" for size in (largest, largest + 1)]
+    async with connected(repository) as (_, wire):
+        for body in bodies:
+            wire.send(request(body))
+            assert_answers(await wire.read())
+    assert admitted == [True, False]
+
+
+async def test_a_limit_below_that_of_the_lane_holds_in_it_too(repository: Path, admitted: list[bool]) -> None:
+    async with connected(repository, max_body_bytes=len(BODY)) as (client, wire):
+        wire.send(GOOD)
+        assert_answers(await wire.read())
+        wire.send(request(BODY + b" "))
+        answer = await wire.read()
+        assert_refused(answer, 413, f"larger than the allowed {len(BODY)} bytes")
+        assert answer.headers["connection"] == "close"
+        assert await wire.rest() == b""
+    assert admitted == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("refused", "status", "words"),
+    [
+        (request(BODY, path="/v1/models/nothing:predict"), 404, "no model 'nothing'"),
+        (request(BODY, path="/v1/models/tiny-image/versions/7:predict"), 404, "no version '7'"),
+        (request(BODY, path="/v1/models/tiny-image:classify"), 404, "there is nothing at"),
+        (request(BODY, method="PUT"), 405, "PUT is not allowed"),
+        (request(BODY, kind="text/plain"), 415, "'text/plain'"),
+        (request(BODY, kind=""), 415, "without a content type"),
+        (request(BODY, "content-encoding: gzip"), 415, "'gzip'"),
+        (request(BODY, path=IMAGE + "?top_k=0"), 400, "'top_k'"),
+        (request(BODY, path=IMAGE + "?topk=1"), 400, "'topk'"),
+        (request(BODY, "x-timeout-ms: 1_0"), 400, "X-Timeout-Ms must be"),
+        (request(BODY, "x-timeout-ms: \xb2"), 400, "X-Timeout-Ms must be"),
+        (request(bytes(16), "x-tensor-shape: \xb9,4,4", kind="application/octet-stream"), 400, "X-Tensor"),
+        (request(b"{"), 400, "not valid JSON"),
+        (request(b""), 400, "not valid JSON"),
+        (request(b"I am a text", kind="image/png"), 400, "not a PNG"),
+        (request(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", kind="image/png"), 400, "not a PNG"),
+        (request(b'{"instances": [{"b64": "?"}]}'), 400, "base64"),
+    ],
+)
+async def test_what_is_refused_leaves_the_connection_usable(
+    repository: Path, refused: bytes, status: int, words: str
+) -> None:
+    async with connected(repository) as (_, wire):
+        wire.send(refused)
+        assert_refused(await wire.read(), status, words)
+        wire.send(GOOD, refused, GOOD)
+        assert_answers(await wire.read())
+        assert_refused(await wire.read(), status, words)
+        assert_answers(await wire.read())
+
+
+@pytest.mark.parametrize("length", ["+5", "1_0", "0x10", "-1", "5,5", "", " ", "\xb2", "1e1", "9" * 30, "5 5"])
+async def test_a_length_that_is_no_number_is_no_http_and_closes_the_connection(
+    repository: Path, length: str
+) -> None:
+    async with connected(repository) as (client, wire):
+        wire.send(request(BODY, f"content-length: {length}", length=None))
+        answer = await wire.read()
+        assert answer.status == 400
+        assert answer.headers["connection"] == "close"
+        assert await wire.rest() == b""
+        await assert_still_answers(client)
+
+
+@pytest.mark.parametrize("zeros", [1, 18, 100, 5000])
+async def test_a_length_with_any_number_of_zeros_before_it_is_that_length(
+    repository: Path, zeros: int
+) -> None:
+    async with connected(repository) as (_, wire):
+        wire.send(request(BODY, length="0" * zeros + str(len(BODY))))
+        assert_answers(await wire.read())
+
+
+@pytest.mark.parametrize(
+    "smuggled",
+    [
+        request(BODY, "transfer-encoding: chunked"),
+        request(BODY, "transfer-encoding: chunked", length="5"),
+        request(BODY, "Transfer-Encoding : chunked"),
+        request(BODY, "transfer-encoding: xchunked", length=None),
+        request(BODY, "transfer-encoding: chunked", "transfer-encoding: identity", length=None),
+        request(BODY, f"content-length: {len(BODY)}"),
+        request(BODY, "content-length: 5"),
+        request(BODY, "content-length: 0", length=f"{len(BODY)}"),
+        request(BODY, " folded: header"),
+        request(BODY, "x-some: a\nx-other: b"),
+        request(BODY, "x-some: a\rb"),
+        request(BODY, "x-some: a\0b"),
+        request(BODY, "x some: a"),
+        request(BODY, ": nameless"),
+        GOOD.replace(b"\r\n", b"\n"),
+        b"POST " + IMAGE.encode() + b"\r\n\r\n",
+        b"POST  " + IMAGE.encode() + b" HTTP/1.1\r\n\r\n",
+        request(BODY, path="/v1/models/tiny-image :predict"),
+        request(BODY, version="1.2"),
+        request(BODY, version="2.0"),
+    ],
+)
+async def test_what_two_servers_could_read_differently_is_refused_and_the_connection_closed(
+    repository: Path, smuggled: bytes
+) -> None:
+    """Nothing behind it is taken for another request."""
+    async with connected(repository) as (client, wire):
+        wire.send(smuggled, b"GET /smuggled HTTP/1.1\r\nhost: octet\r\n\r\n")
+        answers = await wire.rest()
+        assert answers.count(b"HTTP/1.1 ") == 1
+        assert answers.startswith(b"HTTP/1.1 400 ")
+        assert b"connection: close" in answers
+        assert sample(client, "octet_requests_total", model="", version="", route="unmatched", status="404") == 0
+        await assert_still_answers(client)
+
+
+async def test_header_values_beyond_ascii_harm_nothing(repository: Path, admitted: list[bool]) -> None:
+    async with connected(repository) as (_, wire):
+        for header in ("x-some: \xe9\xff", "x-request-id: \xe9", "authorization: \x80"):
+            wire.send(request(BODY, header))
+            answer = await wire.read()
+            assert_answers(answer)
+            assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
+        for header in ("content-type: application/json; x=\xe9",):
+            wire.send(request(BODY, header, kind=""))
+            assert_answers(await wire.read())
+    assert admitted == [True] * 4
+
+
+# How bytes arrive.
+
+
+async def test_a_request_may_be_cut_anywhere(repository: Path) -> None:
+    whole = request(instances(pixels(1)), "x-request-id: mine", path=IMAGE + "?top_k=2")
+    async with connected(repository) as (client, wire):
+        for cut in range(1, len(whole)):
+            await wire.say(*pieces(whole, cut))
+            answer = await wire.read()
+            assert_answers(answer, pixels(1))
+            assert answer.headers["x-request-id"] == "mine"
+        assert counted(client, 200, version="2") == len(whole) - 1
+
+
+async def test_a_request_may_come_byte_by_byte(repository: Path) -> None:
+    whole = request(instances(pixels(1)))
+    async with connected(repository) as (_, wire):
+        for _ in range(2):
+            for byte in whole:
+                wire.send(bytes([byte]))
+                await settle(2)
+            assert_answers(await wire.read(), pixels(1))
+
+
+async def test_requests_in_one_packet_are_answered_in_their_order(
+    repository: Path, admitted: list[bool]
+) -> None:
+    images = [pixels(1 + seed % 3, seed) for seed in range(12)]
+    async with connected(repository) as (client, wire):
+        wire.send(*(request(instances(each), f"x-request-id: {i}") for i, each in enumerate(images)))
+        for i, each in enumerate(images):
+            answer = await wire.read()
+            assert answer.headers["x-request-id"] == str(i)
+            assert_answers(answer, each)
+        assert counted(client, 200, version="2") == 12
+        assert sample(client, "octet_in_flight") == 0
+    assert admitted == [True]  # the others wait in uvicorn's own queue
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+async def test_both_ways_may_be_mixed_in_one_packet(repository: Path, threads: int) -> None:
+    bad, unknown = request(b"{"), request(BODY, path="/v1/models/nothing:predict")
+    sent = [GOOD, HEALTH, bad, bad, GOOD, unknown, request(wav(sound()), path=AUDIO, kind="audio/wav"), bad]
+    async with connected(repository, threads=threads) as (client, wire):
+        for order in (sent, sent[::-1], sent[2:] + sent[:2]):
+            statuses = {GOOD: 200, HEALTH: 200, bad: 400, unknown: 404}
+            wire.send(*order)
+            answers = [await wire.read() for _ in order]
+            assert [answer.status for answer in answers] == [statuses.get(each, 200) for each in order]
+        assert sample(client, "octet_in_flight") == 0
+        wire.send(GOOD)
+        assert_answers(await wire.read())
+
+
+async def test_a_second_request_may_come_while_the_first_waits(repository: Path) -> None:
+    other = pixels(3, 3)
+    async with gated(repository) as (_, predictor, wire):
+        await wire.say(request(BODY, "x-request-id: first"))
+        await until(predictor.running.is_set)
+        head, body = pieces(request(instances(other), "x-request-id: second"), -20)
+        await wire.say(head, body, request(method="GET", path="/v1/models", kind="", length=None))
+        predictor.gate.set()
+        for images, name in ((IMAGES, "first"), (other, "second")):
+            answer = await wire.read()
+            assert_answers(answer, images)
+            assert answer.headers["x-request-id"] == name
+        assert (await wire.read()).json() == {"models": ["tiny-image"]}
+
+
+async def test_garbage_behind_a_request_closes_the_connection(repository: Path) -> None:
+    async with connected(repository) as (client, wire):
+        wire.send(GOOD)
+        assert_answers(await wire.read())
+        wire.send(b"\x16\x03\x01 garbage\r\n\r\n")
+        assert (await wire.rest()).startswith(b"HTTP/1.1 400 ")
+        await assert_still_answers(client)
+
+
+async def test_garbage_in_the_packet_of_a_request_closes_the_connection_and_drops_the_work(
+    repository: Path,
+) -> None:
+    async with gated(repository) as (client, predictor, wire):
+        wire.send(GOOD, b"\x16\x03\x01 garbage\r\n\r\n")
+        assert (await wire.rest()).startswith(b"HTTP/1.1 400 ")
+        await until(lambda: counted(client, 499) == 1)
+        predictor.gate.set()
+        async with wired(client) as other:
+            other.send(GOOD)
+            assert_answers(await other.read())
+        assert sample(client, "octet_in_flight") == 0
+
+
+# Time.
+
+
+@pytest.mark.parametrize(
+    ("deadline_ms", "headers"), [(30, ()), (30, ("x-timeout-ms: 60000",)), (10_000, ("x-timeout-ms: 30",))]
+)
+async def test_an_answer_that_is_late_is_a_504_and_the_connection_stays(
+    repository: Path, deadline_ms: int, headers: tuple[str, ...]
+) -> None:
+    async with gated(repository, deadline_ms=deadline_ms) as (client, predictor, wire):
+        wire.send(request(BODY, *headers))
+        answer = await wire.read()
+        assert_refused(answer, 504, "not ready within 30 ms")
+        assert "connection" not in answer.headers
+        predictor.gate.set()
+        await settle()  # the result of the first comes, and nobody gets it
+        other = pixels(3, 3)
+        wire.send(request(instances(other)))
+        assert_answers(await wire.read(), other)
+        assert (counted(client, 504), counted(client, 200)) == (1, 1)
+        assert sample(client, "octet_in_flight") == 0
+
+
+async def test_a_late_answer_among_pipelined_requests_keeps_their_order(repository: Path) -> None:
+    async with gated(repository) as (_, predictor, wire):
+        wire.send(request(BODY, "x-timeout-ms: 30"), request(BODY, "x-timeout-ms: 40"), HEALTH)
+        assert_refused(await wire.read(), 504, "within 30 ms")
+        assert_refused(await wire.read(), 504, "within 40 ms")
+        assert (await wire.read()).json() == {"status": "ok"}
+        predictor.gate.set()
+
+
+@pytest.mark.parametrize("rest", [len(BODY), 1], ids=["all", "the-last-byte"])
+async def test_a_body_that_stalls_is_a_408_and_closes_the_connection(repository: Path, rest: int) -> None:
+    head, body = pieces(request(BODY, "x-request-id: mine"), -rest)
+    async with connected(repository, body_timeout_s=0.1) as (client, wire):
+        wire.send(head)
+        answer = await wire.read()
+        assert_refused(answer, 408, "did not arrive within 0.1 s")
+        assert answer.headers["x-request-id"] == "mine"
+        assert answer.headers["connection"] == "close"
+        wire.send(body)
+        assert await wire.rest() == b""
+        assert counted(client, 408, version="2") == 1
+        assert counted(client, 499, version="2") == 0
+        await assert_still_answers(client)
+
+
+async def test_bytes_that_trickle_do_not_extend_the_time_of_a_body(repository: Path) -> None:
+    head, body = pieces(GOOD, -len(BODY))
+    async with connected(repository, body_timeout_s=0.2) as (_, wire):
+        wire.send(head)
+        reading = asyncio.ensure_future(wire.read())
+        for byte in body:
+            if reading.done():
+                break
+            wire.send(bytes([byte]))
+            await asyncio.sleep(0.02)
+        assert_refused(await reading, 408, "did not arrive")
+
+
+async def test_the_time_of_a_body_ends_with_it(repository: Path) -> None:
+    async with gated(repository, body_timeout_s=0.05) as (_, predictor, wire):
+        await wire.say(*pieces(GOOD, -5))
+        await asyncio.sleep(0.1)
+        predictor.gate.set()
+        assert_answers(await wire.read())
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections on which nothing happens are closed after a tenth of a second."""
+
+    class HastyProtocol(LaneProtocol):
+        def __init__(self, lane: Lane, **options: Any) -> None:
+            super().__init__(lane, **options)
+            self.timeout_keep_alive = 0.1  # type: ignore[assignment]
+
+    monkeypatch.setattr(service.server, "LaneProtocol", HastyProtocol)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_connection_is_closed_when_nothing_happens_on_it(repository: Path) -> None:
+    async with connected(repository) as (_, wire):
+        wire.send(GOOD)
+        assert_answers(await wire.read())
+        assert await wire.rest() == b""
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("first", [GOOD, request(b"{"), HEALTH], ids=["good", "bad", "health"])
+async def test_a_connection_is_not_closed_while_a_request_is_answered(repository: Path, first: bytes) -> None:
+    """Not even where its answer and the next request's head were handled in one go."""
+    async with gated(repository) as (_, predictor, wire):
+        predictor.gate.set()
+        wire.send(first, GOOD)
+        predictor.gate.clear()
+        await wire.read()
+        await asyncio.sleep(0.3)
+        predictor.gate.set()
+        assert_answers(await wire.read())
+
+
+# Callers that go away.
+
+
+async def test_a_caller_that_goes_while_it_waits_is_counted_and_its_rows_are_not_run(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    neighbour = pixels(3, 3)
+    async with gated(repository) as (client, predictor, wire):
+        async with wired(client) as first, wired(client) as other:
+            first.send(GOOD)
+            await until(predictor.running.is_set)
+            await wire.say(request(instances(pixels(4, 4)), "x-request-id: gone"))
+            await other.say(request(instances(neighbour)))
+            wire.close()
+            await until(lambda: counted(client, 499) == 1)
+            assert sample(client, "octet_queue_depth", model="tiny-image", version="1") == 3
+            predictor.gate.set()
+            assert_answers(await first.read())
+            assert_answers(await other.read(), neighbour)
+        assert sample(client, "octet_rows_total", model="tiny-image", version="1") == 5
+        assert sample(client, "octet_in_flight") == 0
+    assert f"INFO service.access [gone] POST {IMAGE} 499 " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("abort", [True, False])
+async def test_a_caller_that_goes_while_it_is_served_harms_no_neighbour(repository: Path, abort: bool) -> None:
+    async with gated(repository) as (client, predictor, wire):
+        await wire.say(GOOD)
+        await until(predictor.running.is_set)
+        wire.abort() if abort else wire.close()
+        await until(lambda: counted(client, 499) == 1)
+        async with wired(client) as other:
+            await other.say(GOOD)
+            predictor.gate.set()
+            assert_answers(await other.read())
+        assert sample(client, "octet_in_flight") == 0
+
+
+async def test_a_caller_that_goes_while_it_sends_is_counted(repository: Path) -> None:
+    async with connected(repository) as (client, wire):
+        await wire.say(*pieces(GOOD[:-3], -20))
+        wire.close()
+        await until(lambda: counted(client, 499, version="2") == 1)
+        assert sample(client, "octet_in_flight") == 0
+        await assert_still_answers(client)
+
+
+async def test_a_caller_that_goes_in_the_middle_of_a_head_is_no_request(repository: Path) -> None:
+    async with connected(repository) as (client, wire):
+        await wire.say(GOOD[:40])
+        wire.close()
+        await until(lambda: len(client.app.state.metrics.connections._value.get.__self__._value.__class__.__name__) > 0)  # type: ignore[attr-defined]
+        assert sample(client, "octet_in_flight") == 0
+        await assert_still_answers(client)
+
+
+async def test_a_caller_that_goes_while_its_image_is_decoded_is_counted(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    begun, go_on = threading.Event(), threading.Event()
+    read_rows = module.read_rows
+
+    def slow(*arguments: Any) -> Any:
+        begun.set()
+        assert go_on.wait(LIMIT_S)
+        return read_rows(*arguments)
+
+    monkeypatch.setattr(module, "is_quick", lambda _: False)
+    monkeypatch.setattr(module, "read_rows", slow)
+    async with connected(repository, threads=1) as (client, wire):
+        await wire.say(request(png(IMAGES[0]), kind="image/png"))
+        await until(begun.is_set)
+        wire.close()
+        await until(lambda: counted(client, 499, version="2") == 1)
+        go_on.set()
+        await assert_still_answers(client)
+        assert sample(client, "octet_rows_total", model="tiny-image", version="2") == 2  # of the one above
+        assert sample(client, "octet_in_flight") == 0
+
+
+async def test_a_caller_that_goes_leaves_what_it_pipelined_undone(repository: Path) -> None:
+    async with gated(repository) as (client, predictor, wire):
+        await wire.say(GOOD * 5)
+        await until(predictor.running.is_set)
+        wire.abort()
+        await until(lambda: counted(client, 499) == 1)
+        predictor.gate.set()
+        async with wired(client) as other:
+            other.send(GOOD)
+            assert_answers(await other.read())
+        assert (counted(client, 200), counted(client, 499)) == (1, 1)
+        assert sample(client, "octet_in_flight") == 0
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["answers", "refusals"])
+async def test_a_caller_that_never_reads_is_held_back_and_others_are_served(
+    repository: Path, good: bool
+) -> None:
+    """Its answers fill the buffers of the socket; after that none of its requests is read any more."""
+    sent = 0
+    one = request(instances(pixels(1))) if good else request(b"{" + b"x" * 50)
+    async with running_app(repository, threads=1) as client:
+        with socket.socket(socket.AF_UNIX) as deaf:
+            deaf.setblocking(False)
+            deaf.connect(client.path)  # type: ignore[attr-defined]
+            before = psutil.Process().memory_info().rss
+            stuck = 0
+            while stuck < 50 and sent < 200e6:  # until nothing was taken for a while
+                try:
+                    sent += deaf.send(one * 100)
+                    stuck = 0
+                except BlockingIOError:
+                    stuck += 1
+                    await asyncio.sleep(0.005)
+            assert sent < 20e6
+            assert psutil.Process().memory_info().rss - before < 50e6
+            await assert_still_answers(client)
+            (protocol,) = (
+                each for each in protocols_of(client) if each.transport.get_write_buffer_size() > 0
+            )
+            assert protocol.transport.get_write_buffer_size() < 200_000
+            assert protocol.flow.read_paused
+        await until(lambda: sample(client, "octet_in_flight") == 0)
+        await assert_still_answers(client)
+
+
+async def test_a_caller_that_reads_late_gets_every_answer(repository: Path) -> None:
+    n = 3000
+    async with connected(repository, threads=1) as (_, wire):
+        transport = wire._reader._transport  # type: ignore[attr-defined]
+        transport.pause_reading()
+        for i in range(n):
+            wire.send(request(BODY, f"x-request-id: {i}") if i % 3 else request(b"{", f"x-request-id: {i}"))
+        await asyncio.sleep(0.3)
+        transport.resume_reading()
+        for i in range(n):
+            answer = await wire.read()
+            assert answer.headers["x-request-id"] == str(i)
+            assert answer.status == (200 if i % 3 else 400)
+
+
+def protocols_of(client: Any) -> list[LaneProtocol]:
+    import gc
+
+    return [each for each in gc.get_objects() if isinstance(each, LaneProtocol) and each.parser is not None]
+
+
+# The end of the server, and its own failures.
+
+
+async def test_while_draining_answers_close_their_connection_and_none_is_cut(repository: Path) -> None:
+    async with gated(repository) as (client, predictor, wire):
+        async with wired(client) as sending, wired(client) as idle:
+            await wire.say(GOOD)
+            await until(predictor.running.is_set)
+            await sending.say(GOOD[:-5])
+            client.app.state.draining = True  # type: ignore[attr-defined]
+            predictor.gate.set()
+            sending.send(GOOD[-5:])
+            idle.send(GOOD)
+            for each in (wire, sending, idle):
+                answer = await each.read()
+                assert_answers(answer)
+                assert answer.headers["connection"] == "close"
+                assert await each.rest() == b""
+        assert (counted(client, 200), counted(client, 499)) == (3, 0)
+
+
+async def test_uvicorn_finishes_what_is_in_the_lane_before_it_stops(repository: Path) -> None:
+    """It asks the protocol for its cycle, in whose place the call stands."""
+    settings = Settings(models=repository, threads=1)
+    metrics = Metrics()
+    registry = load_registry(settings, metrics)
+    app = create_app(settings, registry, metrics)
+    config = uvicorn_config(app)
+    async with serving(app, config) as path:
+        client = Served  # only its attribute counts
+        async with wired(type("Client", (), {"path": path})) as wire:
+            await wire.say(GOOD[:-5])
+            (protocol,) = protocols_of(client)
+            protocol.shutdown()
+            wire.send(GOOD[-5:])
+            answer = await wire.read()
+            assert_answers(answer)
+            assert answer.headers["connection"] == "close"
+            assert await wire.rest() == b""
+
+
+async def test_a_call_whose_work_is_dropped_at_the_end_of_the_server_closes_its_connection(
+    repository: Path,
+) -> None:
+    async with gated(repository) as (client, predictor, wire):
+        await wire.say(GOOD)
+        await until(predictor.running.is_set)
+        async with wired(client) as waiting:
+            await waiting.say(GOOD)
+            await client.app.state.registry.get("tiny-image").batcher.stop()  # type: ignore[attr-defined]
+            assert await wire.rest() == b""
+            assert await waiting.rest() == b""
+        await until(lambda: counted(client, 499) == 2)
+        predictor.gate.set()
+
+
+async def test_a_failure_while_an_answer_is_rendered_is_a_500_and_the_connection_stays(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connected(repository) as (client, wire):
+        with monkeypatch.context() as patch:
+            patch.setattr(module.orjson, "dumps", fail)
+            wire.send(request(BODY, "x-request-id: mine"))
+            answer = await wire.read()
+        assert_refused(answer, 500, "under request mine")
+        wire.send(GOOD)
+        assert_answers(await wire.read())
+        assert counted(client, 500, version="2") == 1
+
+
+def fail(*_: Any) -> bytes:
+    raise TypeError("cannot be rendered")
+
+
+async def test_connections_are_counted(repository: Path) -> None:
+    async with connected(repository) as (client, wire):
+        async with wired(client) as other:
+            for each in (wire, other):
+                each.send(GOOD)
+                assert_answers(await each.read())
+            assert sample(client, "octet_connections") == 2
+        await until(lambda: sample(client, "octet_connections") == 1)
+
+
+# What is remembered.
+
+
+async def test_what_is_remembered_of_request_lines_is_bounded(
+    repository: Path, admitted: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes: list[Lane] = []
+    monkeypatch.setattr(service.server, "Lane", lambda state: lanes.append(Lane(state)) or lanes[0])
+    monkeypatch.setattr(module, "_MOST_TARGETS", 8)
+    async with connected(repository) as (_, wire):
+        for i in range(20):
+            wire.send(request(BODY, path=f"{IMAGE}?top_k={i + 1}"))
+            assert_answers(await wire.read())
+        long = IMAGE + "?top_k=2" + "&invert=false" * 5000
+        wire.send(request(BODY, path=long))
+        assert_answers(await wire.read())
+        wire.send(request(BODY, f"content-type: application/json; {'x' * 50_000}", kind=""))
+        assert_answers(await wire.read())
+    (lane,) = lanes
+    assert 0 < len(lane._targets) <= 8
+    assert all(len(url) < 1000 for url in lane._targets)
+    assert admitted == [True] * 22
+
+
+async def test_many_connections_at_once_each_get_their_own_answers(repository: Path) -> None:
+    """On one thread, where quick batches run on the event loop itself."""
+
+    async def call(client: Any, number: int) -> None:
+        async with wired(client) as wire:
+            for i in range(10):
+                images = pixels(1 + (number + i) % 11, number * 10 + i)
+                wire.send(request(instances(images)))
+                assert_answers(await wire.read(), images)
+
+    async with running_app(repository, threads=1) as client:
+        await asyncio.gather(*(call(client, number) for number in range(30)))
+        assert counted(client, 200, version="2") == 300
+        assert sample(client, "octet_queue_depth", model="tiny-image", version="2") == 0
+        assert sample(client, "octet_in_flight") == 0
