@@ -164,6 +164,7 @@ class _Closed:
         self._requests = itertools.cycle(requests)
         self._tally = _Tally()
         self._over = False
+        self._connections: set[_Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(
@@ -179,10 +180,12 @@ class _Closed:
         load = _load(self._tally, time.perf_counter() - began_s, time.process_time() - cpu_s)
         if look is not None:
             look()
+        await _hang_up(self._connections)
         return load
 
     async def _connect(self, request: bytes, due_s: float | None = None) -> None:
         connection = await _open(self, self._port)
+        self._connections.add(connection)
         connection.send(request, due_s or time.perf_counter())
 
     def answered(self, connection: _Connection, status: int, latency_s: float) -> None:
@@ -192,6 +195,7 @@ class _Closed:
 
     def lost(self, connection: _Connection) -> None:
         """Open another, and send there what was not answered, as a client that retries does."""
+        self._connections.discard(connection)
         if self._over:
             return
         self._tally.broken += 1
@@ -208,6 +212,7 @@ class _Open:
         self._port = port
         self._requests = itertools.cycle(requests)
         self._tally = _Tally(counting=True)
+        self._connections: set[_Connection] = set()
         self._free: list[_Connection] = []
         self._due_s: deque[float] = deque()
         self._over = False
@@ -215,6 +220,7 @@ class _Open:
     async def run(self, per_s: float, seconds: float, connections: int) -> Load:
         for _ in range(connections):
             self._free.append(await _open(self, self._port))
+        self._connections.update(self._free)
         began_s, cpu_s = time.perf_counter(), time.process_time()
         sent = 0
         while (now_s := time.perf_counter() - began_s) < seconds:
@@ -227,7 +233,9 @@ class _Open:
             await asyncio.sleep(0.01)  # what is still on its way counts too
             now_s = time.perf_counter() - began_s
         self._over = True
-        return _load(self._tally, now_s, time.process_time() - cpu_s)
+        load = _load(self._tally, now_s, time.process_time() - cpu_s)
+        await _hang_up(self._connections)
+        return load
 
     def _send_due(self) -> None:
         while self._due_s and self._free:
@@ -239,6 +247,7 @@ class _Open:
         self._send_due()
 
     def lost(self, connection: _Connection) -> None:
+        self._connections.discard(connection)
         if not self._over:
             self._tally.broken += 1
             if connection in self._free:
@@ -259,6 +268,14 @@ async def _open(load: _Closed | _Open, port: int) -> _Connection:
         else:
             return connection
     raise AssertionError
+
+
+async def _hang_up(connections: set[_Connection]) -> None:
+    while connections:  # one may just be opening
+        for connection in list(connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.sleep(0.001)
 
 
 def _load(tally: _Tally, seconds: float, cpu_s: float) -> Load:

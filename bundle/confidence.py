@@ -48,9 +48,11 @@ def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[n
     The temperature is that of Guo et al. 2017, eq. 9. The largest logit is subtracted first, so that
     no exponential overflows.
     """
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
+    values = np.asarray(logits, dtype=np.float64) / temperature
+    values -= values.max(axis=-1, keepdims=True)
+    np.exp(values, out=values)
+    values /= values.sum(axis=-1, keepdims=True)
+    return values
 
 
 def assess(logits: NDArray[np.floating], temperature: float) -> list[RowConfidence]:
@@ -64,5 +66,5 @@ def assess(logits: NDArray[np.floating], temperature: float) -> list[RowConfiden
     """
     wide = np.asarray(logits, dtype=np.float64)
     # Stable on the negated logits: equal logits keep the order of the labels, as argmax does.
-    order = np.argsort(-wide, axis=-1, kind="stable")
+    order = (-wide).argsort(axis=-1, kind="stable")
     return list(map(RowConfidence, wide.tolist(), softmax(wide, temperature).tolist(), order.tolist()))

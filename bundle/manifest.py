@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -56,7 +55,7 @@ class TensorSpec(Frozen):
     lengths_of: str | None = None
     allowed_range: tuple[float, float] | None = None
 
-    @cached_property
+    @property
     def row_shape(self) -> tuple[int | str, ...]:
         """Shape of one row: `shape` without its batch dimension."""
         return self.shape[1:]
@@ -250,7 +249,7 @@ class Manifest(Frozen):
     files: dict[FileName, Sha256]
     provenance: Provenance
 
-    @cached_property
+    @property
     def data_inputs(self) -> tuple[TensorSpec, ...]:
         """The inputs that callers send: all but the lengths, which the predictor fills in."""
         return tuple(tensor for tensor in self.inputs if tensor.lengths_of is None)

@@ -30,6 +30,7 @@ def create_app(settings: Settings, registry: Registry, metrics: Metrics) -> Fast
             app.state.decoders = decoders
             yield
             await registry.stop()
+        metrics.gather()
 
     app = FastAPI(
         title="Octet",

@@ -16,16 +16,16 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from bundle.rows import Row, size_of
 from service.errors import QueueFullError
-from service.metrics import Metrics
+from service.metrics import GATHER_S, Metrics
 from service.pool import RunPool
-from service.turn import OncePerTurn
+from service.turn import Together
 
 logger = logging.getLogger(__name__)
 
@@ -52,19 +52,33 @@ class Runner(Generic[Result]):
     seconds_per_element: float = float("inf")
 
 
-@dataclass(eq=False)
-class _Item(Generic[Result]):
-    """Rows of one request that run together, at most one batch; they wait until a runner takes them.
+class _Item(asyncio.Future[list[Result]]):
+    """Rows of one request that run together, at most one batch, and the future of their results.
 
     Attributes:
         size: elements of the largest row.
+        waiting: until a runner takes it, or its caller cancels it.
     """
 
-    rows: Sequence[Row]
-    future: asyncio.Future[list[Result]]
-    size: int
-    arrived_s: float = field(default_factory=time.perf_counter)
-    waiting: bool = True
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        when_dropped: Callable[[_Item[Result]], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(loop=loop)
+        self.rows = rows
+        self.size = max(map(size_of, rows))
+        self.arrived_s = time.perf_counter()
+        self.waiting = True
+        self._when_dropped = when_dropped
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancel it; when it waits, it makes room at once, and the runners pass it over."""
+        if self.waiting:
+            self.waiting = False
+            self._when_dropped(self)
+        return super().cancel(msg)
 
 
 class Batcher(Generic[Result]):
@@ -85,7 +99,15 @@ class Batcher(Generic[Result]):
         self._waiting_rows = 0
         self._running: set[asyncio.Task[None]] = set()
         self._stopped = False
-        self._turn = OncePerTurn(self._serve)
+        self._asks_for_slot = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._turn = Together(self._serve)
+        self._waits_s: list[float] = []
+        self._runs_s: list[float] = []
+        self._sizes: list[int] = []
+        self._delivered_rows = 0
+        self._later = Together(self._count, GATHER_S)
+        metrics.gatherers.append(self._count)
         labels = (runner.name, runner.version)
         self._rows = metrics.rows.labels(*labels)
         self._queue_seconds = metrics.queue_seconds.labels(*labels)
@@ -109,9 +131,12 @@ class Batcher(Generic[Result]):
             raise QueueFullError(f"{self._waiting_rows} rows are waiting for this model; try again later")
         size = self._runner.max_batch_size
         if len(rows) <= size:
-            return self._enqueue(rows).future
+            return self._enqueue(rows)
         items = [self._enqueue(rows[start : start + size]) for start in range(0, len(rows), size)]
-        return asyncio.ensure_future(self._join(items))
+        joined = asyncio.ensure_future(_join(items))
+        # When one part fails or the caller goes, maybe before that has begun, nobody wants the others.
+        joined.add_done_callback(lambda _: _cancel(items))
+        return joined
 
     async def stop(self) -> None:
         """Drop what waits and what runs. Call it when no request is left."""
@@ -120,31 +145,26 @@ class Batcher(Generic[Result]):
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         for bucket in self._buckets.values():
-            for item in bucket:
-                self._drop(item)
+            _cancel(bucket)
 
     def _enqueue(self, rows: Sequence[Row]) -> _Item[Result]:
-        item = _Item(rows, asyncio.get_running_loop().create_future(), max(map(size_of, rows)))
-        item.future.add_done_callback(lambda _: self._drop(item) if item.waiting else None)
+        if self._loop is None:  # asking for it each time would cost a system call
+            self._loop = asyncio.get_running_loop()
+        item = _Item(rows, self._forget, self._loop)
         # Lengths in one bucket differ by a factor of at most the square root of two.
         self._buckets.setdefault(math.ceil(2 * math.log2(item.size)), deque()).append(item)
         self._waiting_rows += len(rows)
         self._turn.ask()
+        self._later.ask()
         return item
-
-    async def _join(self, items: Sequence[_Item[Result]]) -> list[Result]:
-        """Wait for all parts of one request; when one fails or the caller goes, nobody wants the others."""
-        try:
-            parts = await asyncio.gather(*(item.future for item in items))
-        finally:
-            for item in items:
-                item.future.cancel()
-        return list(chain.from_iterable(parts))
 
     def _serve(self) -> None:
         """Start what can be started; called once a turn while something waits."""
-        self._queue_depth.set(self._waiting_rows)
-        for bucket in self._oldest_first():
+        buckets = self._oldest_first()
+        if self._asks_for_slot and all(map(self._is_quick, buckets)):  # the callers with the others have gone
+            self._asks_for_slot = False
+            self._pool.withdraw(self._turn.ask)
+        for bucket in buckets:
             if self._stopped:
                 return
             if self._is_quick(bucket):
@@ -152,7 +172,8 @@ class Batcher(Generic[Result]):
                 if self._waiting_rows:  # its turn comes after the answers to this batch
                     self._turn.ask()
                 return
-            if self._pool.take_slot(self._turn.ask):
+            self._asks_for_slot = not self._pool.take_slot(self._turn.ask)
+            if not self._asks_for_slot:
                 task = asyncio.ensure_future(self._run_in_slot(self._take_batch(bucket)))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
@@ -192,8 +213,8 @@ class Batcher(Generic[Result]):
                 batch.append(item)
             bucket.popleft()
         now_s = time.perf_counter()
-        self._queue_depth.set(self._waiting_rows)
-        self._queue_seconds.observe_all([now_s - item.arrived_s for item in batch])
+        self._waits_s += [now_s - item.arrived_s for item in batch]
+        self._later.ask()
         return batch
 
     def _run_here(self, batch: list[_Item[Result]]) -> None:
@@ -211,8 +232,7 @@ class Batcher(Generic[Result]):
             await self._run_in_thread(batch)
         finally:
             self._pool.give_back_slot()
-            for item in batch:  # when this is stopped, nobody else would answer them
-                item.future.cancel()
+            _cancel(batch)  # when this is stopped, nobody else would answer them
 
     async def _run_in_thread(self, batch: list[_Item[Result]]) -> None:
         started_s = time.perf_counter()
@@ -221,42 +241,58 @@ class Batcher(Generic[Result]):
             results = await loop.run_in_executor(self._pool.executor, self._runner.run, _rows_of(batch))
         except Exception as error:  # noqa: BLE001 - as above
             for item in self._blame(batch, error):
-                if not item.future.done():  # its caller may go while the others run
+                if not item.done():  # its caller may go while the others run
                     await self._run_in_thread([item])
         else:
             self._deliver(batch, results, time.perf_counter() - started_s)
 
     def _blame(self, batch: list[_Item[Result]], error: Exception) -> list[_Item[Result]]:
         """Fail the only request of a batch; of several, return those to run alone, so that one fails."""
-        self._batch_rows.observe(sum(len(item.rows) for item in batch))
-        waited_for = [item for item in batch if not item.future.done()]
+        self._sizes.append(sum(len(item.rows) for item in batch))
+        waited_for = [item for item in batch if not item.done()]
         if len(batch) > 1:
             logger.warning("a batch of %d requests failed (%s); running each alone", len(batch), error)
             return waited_for
         for item in waited_for:
-            item.future.set_exception(error)
+            item.set_exception(error)
         return []
 
     def _deliver(self, batch: list[_Item[Result]], results: list[Result], seconds: float) -> None:
         """Give every item the results of its rows."""
-        self._run_seconds.observe(seconds)
-        self._batch_rows.observe(len(results))
-        start = delivered = 0
+        self._runs_s.append(seconds)
+        self._later.ask()
+        self._sizes.append(len(results))
+        start = 0
         for item in batch:
             end = start + len(item.rows)
-            if not item.future.done():  # else its caller has gone
-                item.future.set_result(results[start:end])
-                delivered += len(item.rows)
+            if not item.done():  # else its caller has gone
+                item.set_result(results[start:end])
+                self._delivered_rows += len(item.rows)
             start = end
-        self._rows.inc(delivered)
 
-    def _drop(self, item: _Item[Result]) -> None:
-        """Forget an item: it makes room at once, and the runners pass it over."""
-        item.future.cancel()
-        if item.waiting:
-            item.waiting = False
-            self._waiting_rows -= len(item.rows)
-            self._queue_depth.set(self._waiting_rows)
+    def _forget(self, item: _Item[Result]) -> None:
+        """Note that an item that waited is not wanted any more."""
+        self._waiting_rows -= len(item.rows)
+        self._later.ask()
+
+    def _count(self) -> None:
+        """Hand in what was counted."""
+        self._queue_depth.set(self._waiting_rows)
+        self._queue_seconds.observe_all(self._waits_s)
+        self._run_seconds.observe_all(self._runs_s)
+        self._batch_rows.observe_all(self._sizes)
+        self._rows.inc(self._delivered_rows)
+        self._waits_s, self._runs_s, self._sizes, self._delivered_rows = [], [], [], 0
+
+
+async def _join(items: Sequence[_Item[Result]]) -> list[Result]:
+    """Wait for all parts of one request."""
+    return list(chain.from_iterable(await asyncio.gather(*items)))
+
+
+def _cancel(items: Iterable[_Item[Result]]) -> None:
+    for item in items:
+        item.cancel()
 
 
 def _rows_of(batch: Sequence[_Item[Result]]) -> list[Row]:

@@ -16,6 +16,8 @@ from contextlib import suppress
 _READY, _TAKEN, _ENDED, _CONNECTION = b"r", b"t", b"e", b"c"
 # A worker that leaves a connection lying for so long hangs; a turn of its event loop is far shorter.
 _HANGS_S = 0.1
+# A worker that has left so many connections lying gets no more; the pair itself holds some two hundred.
+_MOST_UNTAKEN = 64
 
 
 class Dispatch:
@@ -43,6 +45,11 @@ class Dispatch:
     def hangs(self) -> bool:
         """Whether the worker has left a connection lying for long."""
         return bool(self._untaken) and time.monotonic() > self._untaken[0][1] + _HANGS_S
+
+    @property
+    def full(self) -> bool:
+        """Whether the worker has left so many connections lying that it should get no more."""
+        return len(self._untaken) >= _MOST_UNTAKEN
 
     def give(self, connection: socket.socket) -> bool:
         """Hand over an accepted connection; return whether the worker can have it."""
@@ -92,6 +99,7 @@ class Intake:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
+        self._unsaid = b""
         channel.setblocking(False)
 
     def fileno(self) -> int:
@@ -118,9 +126,14 @@ class Intake:
                 said, descriptors = b"", []
             if not said:
                 return connections or None
-            self._say(_TAKEN)
+            self._say(_TAKEN if descriptors else _TAKEN + _ENDED)  # it is lost where there are too many open files
             connections += [socket.socket(fileno=descriptor) for descriptor in descriptors]
 
+    def catch_up(self) -> None:
+        """Say what there was no room for, while the supervisor looked away; call it now and then."""
+        self._say(b"")
+
     def _say(self, word: bytes) -> None:
-        with suppress(OSError):  # the supervisor has gone, which shows elsewhere
-            self._channel.send(word)
+        self._unsaid += word
+        with suppress(OSError):  # there is no room, or the supervisor has gone, which shows elsewhere
+            self._unsaid = self._unsaid[self._channel.send(self._unsaid) :]

@@ -1,4 +1,4 @@
-"""The ledger: what every request leaves behind, a log line, a count and a time, written once a turn."""
+"""The ledger: what every request leaves behind, a log line, a count and a time, written together."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import time
 from collections import defaultdict
 
 from service.access_log import AccessLog
-from service.metrics import Metrics
+from service.metrics import GATHER_S, Metrics
 from service.record import Record
-from service.turn import OncePerTurn
+from service.turn import Together
 
 
 class Ledger:
@@ -24,19 +24,20 @@ class Ledger:
         self._log = log
         self._in_flight = 0
         self._finished: list[Record] = []
-        self._turn = OncePerTurn(self.write)
+        self._later = Together(self.write, GATHER_S)
+        metrics.gatherers.append(self.write)
 
     def begin(self) -> None:
         """Note that a request has come."""
         self._in_flight += 1
-        self._turn.ask()
+        self._later.ask()
 
     def finish(self, record: Record) -> None:
         """Note that a request that has begun is answered."""
         self._in_flight -= 1
         record.seconds = time.perf_counter() - record.began_s
         self._finished.append(record)
-        self._turn.ask()
+        self._later.ask()
 
     def write(self) -> None:
         """Count and log what was noted; it happens by itself soon after."""

@@ -24,16 +24,30 @@ class RunPool:
         self._asking: deque[Callable[[], None]] = deque()
 
     def take_slot(self, when_free: Callable[[], None]) -> bool:
-        """Take a slot, or have a function called when it is worth trying again; first come, first served."""
-        if self._free:
-            self._free -= 1
-            return True
+        """Take a slot, or have a function called when there is one; first come, first served.
+
+        The slot is kept for whom is called, who must take it or withdraw.
+        """
         if when_free not in self._asking:
             self._asking.append(when_free)
-        return False
+        if not self._free or self._asking[0] != when_free:
+            return False
+        self._free -= 1
+        self._asking.popleft()
+        self._call_next()
+        return True
+
+    def withdraw(self, when_free: Callable[[], None]) -> None:
+        """Need no slot any more after having asked for one."""
+        if when_free in self._asking:
+            self._asking.remove(when_free)
+            self._call_next()
 
     def give_back_slot(self) -> None:
         """Make a slot free."""
         self._free += 1
-        if self._asking:
-            self._asking.popleft()()
+        self._call_next()
+
+    def _call_next(self) -> None:
+        if self._free and self._asking:
+            self._asking[0]()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import signal
@@ -101,6 +102,8 @@ class DrainingServer(uvicorn.Server):
             self._app.state.metrics.draining.set(1)
         if time.monotonic() >= self._stop_at_s:
             self.should_exit = True
+        if self._intake is not None:
+            self._intake.catch_up()
         return bool(await super().on_tick(counter))
 
     def _take_connections(self) -> None:
@@ -166,6 +169,9 @@ def run_worker(settings: Settings, source: socket.socket | Intake) -> None:
     metrics = Metrics()
     registry = load_registry(settings, metrics)
     app = create_app(settings, registry, metrics)
+    # What was made so far stays to the end; the garbage collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
     intake = source if isinstance(source, Intake) else None
     app.state.intake = intake
     server = DrainingServer(uvicorn_config(app), app, settings.drain_delay_s, intake)

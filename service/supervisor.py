@@ -157,29 +157,29 @@ def _serve(workers: list[_Worker], listener: socket.socket, signals: Signals, dr
                 continue  # and none is started any more
             for worker in workers:
                 if worker.is_missed():
-                    if worker.dispatch in selector.get_map():
+                    if worker.dispatch in selector.get_map():  # it has died since its news were read
                         selector.unregister(worker.dispatch)
+                    for connection in worker.dispatch.take_back():
+                        _hand_over(connection, dispatches)
                     worker.replace()
                     selector.register(worker.dispatch, selectors.EVENT_READ)
     return True
 
 
 def _accept(listener: socket.socket, dispatches: list[Dispatch]) -> None:
-    """Hand over every connection that has come."""
-    if not any(dispatch.ready for dispatch in dispatches):
-        time.sleep(_WATCH_S / 10)  # the kernel keeps them meanwhile
-        return
-    while True:
+    """Hand over every connection that has come, as far as there are workers that take them."""
+    while any(dispatch.ready and not dispatch.full for dispatch in dispatches):
         try:
             connection, _ = listener.accept()
         except OSError:  # none is left, or its caller has gone already
             return
         _hand_over(connection, dispatches)
+    time.sleep(_WATCH_S / 100)  # the kernel keeps them meanwhile
 
 
 def _hand_over(connection: socket.socket, dispatches: list[Dispatch]) -> None:
     """Give a connection to the worker that has the fewest."""
-    for dispatch in sorted(dispatches, key=lambda each: (each.hangs, each.open, each.given)):
+    for dispatch in sorted(dispatches, key=lambda each: (each.full, each.hangs, each.open, each.given)):
         if dispatch.ready and dispatch.give(connection):
             return
     connection.close()

@@ -29,6 +29,5 @@ async def readyz(request: Request) -> Response:
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Return the metrics for Prometheus."""
-    request.app.state.ledger.write()
     counted: Metrics = request.app.state.metrics
     return Response(counted.render(), media_type=CONTENT_TYPE_LATEST)

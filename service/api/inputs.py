@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import time
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import orjson
 
@@ -23,6 +23,7 @@ _INLINE_BYTES = 64 * 1024
 # Media that decode to more are left to a thread: a PNG of 256 x 256 colour pixels, a second of sound.
 _INLINE_VALUES = 3 * 256 * 256
 _INLINE_SOUND_BYTES = 16 * 1024
+_PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 # The media types of each kind of decoding in a manifest.
 MEDIA_TYPES: dict[str, tuple[str, ...]] = {
     "image": ("image/png", "image/jpeg"),
@@ -32,8 +33,7 @@ MEDIA_TYPES: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Inputs:
+class Inputs(NamedTuple):
     """A request's body and all that says how to read it.
 
     Attributes:
@@ -61,6 +61,8 @@ def check_media_type(manifest: Manifest, media_type: str) -> None:
     Raises:
         UnsupportedMediaError: the message lists what it takes.
     """
+    if media_type in (JSON, OCTETS):
+        return
     accepted = (JSON, *MEDIA_TYPES[manifest.decoding.kind], OCTETS)
     if media_type not in accepted:
         named = f"the content type {media_type!r}" if media_type else "a body without a content type"
@@ -107,7 +109,7 @@ def parse_shape(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
-    if len(parts) > 8 or not all(part.isascii() and part.isdigit() and 0 < len(part) < 10 for part in parts):
+    if len(text) > 200 or len(parts) > 8 or not all(part.isascii() and part.isdigit() and 0 < len(part) < 10 for part in parts):
         raise InputError(f"X-Tensor-Shape must be positive integers separated by commas, not {text[:80]!r}")
     return tuple(int(part) for part in parts)
 
@@ -144,8 +146,13 @@ def _holds_only_numbers(body: bytes) -> bool:
 
 
 def _png_values(body: bytes) -> int:
-    """How many values a PNG decodes to, by the width and height in its header; 0 where it has none."""
-    if len(body) < 24 or body[12:16] != b"IHDR":
+    """How many values a PNG decodes to, by the width and height in its header; 0 where that does not tell.
+
+    Of several headers the last counts, and compressed texts and colour profiles are unpacked beside the image.
+    """
+    if len(body) < 24 or not body.startswith(_PNG_START):
+        return 0
+    if body.count(b"IHDR") > 1 or b"zTXt" in body or b"iTXt" in body or b"iCCP" in body:
         return 0
     return 3 * int.from_bytes(body[16:20]) * int.from_bytes(body[20:24])
 

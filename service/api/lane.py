@@ -11,33 +11,27 @@ the same functions for reading, running and rendering; one test suite runs again
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from typing import Any, NamedTuple
-from urllib.parse import parse_qsl
+from collections.abc import Collection
+from typing import Any
 
-import httptools
 import orjson
-from pydantic import ValidationError
 from starlette.datastructures import State
 from starlette.responses import Response
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from bundle.confidence import RowConfidence
-from bundle.errors import InputError
 from bundle.rows import Row
+from service.api.heads import Head, Heads
 from service.api.inputs import (
-    OCTETS,
     Inputs,
     check_media_type,
     is_quick,
-    media_type_of,
-    parse_shape,
     read_rows,
 )
-from service.api.predict import CALLS, Parameters, Render, parse_timeout
 from service.api.problems import CALLER_GONE, STATUSES, fail, refuse
-from service.api.requests import HEADER, choose_id, quote_path
+from service.api.requests import choose_id
 from service.errors import BodyTimeoutError, DeadlineError, UnknownModelError, UnsupportedMediaError
 from service.ledger import Ledger
 from service.logs import request_id
@@ -46,40 +40,7 @@ from service.record import Record
 from service.registry import Registry, Served
 from service.settings import Settings
 
-# A larger body is read the usual way, which holds back a caller that sends faster than it is read.
-_LARGEST_BYTES = 1024 * 1024
-_MOST_TARGETS = 1024
-# Clients send the same head again and again: its bytes are compared, which saves parsing most of them.
-_MOST_HEADS = 4096
-_LONGEST_HEAD_BYTES = 1024
-_PATH = re.compile(
-    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?:(?P<verb>predict|confidence)"
-)
-# Headers that change how a body is read.
-_UNUSUAL = frozenset({b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"})
 _REFUSALS = tuple(STATUSES)
-
-
-class _Target(NamedTuple):
-    """What a request line asks for."""
-
-    name: str
-    version: str | None
-    render: Render
-    parameters: Parameters
-    route: str
-    log_path: str
-
-
-class _Head(NamedTuple):
-    """All that the head of a plain call says."""
-
-    target: _Target
-    length: int
-    media_type: str
-    shape: tuple[int, ...] | None
-    timeout_s: float
-    sent_id: str
 
 
 class Lane:
@@ -91,49 +52,18 @@ class Lane:
 
     def __init__(self, state: State) -> None:
         self.state = state
-        settings: Settings = state.settings
-        self.settings = settings
-        self.limits = settings.limits
-        self._largest_bytes = min(settings.max_body_bytes, _LARGEST_BYTES)
-        self._targets: dict[bytes, _Target] = {}
-        self._heads: dict[bytes, _Head] = {}
+        self.settings: Settings = state.settings
+        self.limits = self.settings.limits
+        self.ledger: Ledger = state.ledger
+        self.registry: Registry = state.registry
+        self.heads = Heads(self.settings)
 
-    def recall(self, raw: bytes) -> _Head | None:
-        """Return what a head said when the very same bytes were parsed before."""
-        return self._heads.get(raw)
-
-    def remember(self, raw: bytes, head: _Head) -> None:
-        """Remember what a head says. Its bytes are all that decides it, whenever they come."""
-        if len(raw) <= _LONGEST_HEAD_BYTES:
-            if len(self._heads) >= _MOST_HEADS:
-                self._heads.clear()
-            self._heads[raw] = head
-
-    def read_head(self, url: bytes, fields: list[tuple[bytes, bytes]]) -> _Head | None:
-        """Return what a parsed head says, or None where its call must go the usual way."""
-        target = self._targets.get(url) or self._learn(url)
-        headers = dict(fields)
-        if target is None or len(headers) < len(fields) or not _UNUSUAL.isdisjoint(headers):
-            return None
-        length = headers.get(b"content-length", b"")
-        if not length.isdigit() or int(length) > self._largest_bytes:
-            return None
-        media_type = media_type_of(headers.get(b"content-type", b"").decode("latin-1"))
-        try:
-            shape = parse_shape(_text(headers, b"x-tensor-shape")) if media_type == OCTETS else None
-            timeout_s = parse_timeout(_text(headers, b"x-timeout-ms"), self.settings)
-        except InputError:
-            return None
-        sent_id = _text(headers, HEADER.encode()) or ""
-        return _Head(target, int(length), media_type, shape, timeout_s, sent_id)
-
-    def admit(self, head: _Head, protocol: LaneProtocol) -> _Call | None:
+    def admit(self, head: Head, protocol: LaneProtocol) -> _Call | None:
         """Return a call, or None where it would be refused, which is said the usual way."""
         if self.state.draining:
             return None
-        registry: Registry = self.state.registry
         try:
-            served = registry.get(head.target.name, head.target.version)
+            served = self.registry.get(head.target.name, head.target.version)
             check_media_type(served.predictor.bundle.manifest, head.media_type)
         except (UnknownModelError, UnsupportedMediaError):
             return None
@@ -141,27 +71,6 @@ class Lane:
         identifier = choose_id(head.sent_id)
         record = Record(identifier, "POST", target.log_path, target.route, served.name, served.version)
         return _Call(self, protocol, head, served, record)
-
-    def _learn(self, url: bytes) -> _Target | None:
-        """Take a request line apart and remember it, if it is one for the lane."""
-        try:
-            parsed = httptools.parse_url(url)
-            match = _PATH.fullmatch(parsed.path.decode("ascii"))
-            query = parse_qsl((parsed.query or b"").decode("latin-1"), keep_blank_values=True)
-            if match is None or "%" in match[0]:
-                return None
-            parameters = Parameters.model_validate(dict(query))
-        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError, ValidationError):
-            return None
-        within = "/versions/{version}" if match["version"] is not None else ""
-        route = f"/v1/models/{{name}}{within}:{match['verb']}"
-        target = _Target(
-            match["name"], match["version"], CALLS[match["verb"]], parameters, route, quote_path(match[0])
-        )
-        if len(self._targets) >= _MOST_TARGETS:
-            self._targets.clear()
-        self._targets[url] = target
-        return target
 
 
 class LaneProtocol(HttpToolsProtocol):
@@ -181,6 +90,7 @@ class LaneProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin."""
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         self._count_connections()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -199,7 +109,7 @@ class LaneProtocol(HttpToolsProtocol):
         self._raw_head = b""
         if self._between_messages:
             self._raw_head = data[: data.find(b"\r\n\r\n") + 4]
-            head = self._lane.recall(self._raw_head)
+            head = self._lane.heads.recall(self._raw_head)
             if head is not None and len(data) == len(self._raw_head) + head.length and self._is_free():
                 call = self._lane.admit(head, self)
                 if call is not None:
@@ -219,11 +129,12 @@ class LaneProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Choose the way of a request."""
+        self._unset_keepalive_if_required()  # it is set where another one of this packet was answered already
         call = None
         if self._is_free() and self._is_plain():
-            head = self._lane.read_head(self.url, self.headers)
+            head = self._lane.heads.read(self.url, self.headers)
             if head is not None:
-                self._lane.remember(self._raw_head, head)
+                self._lane.heads.remember(self._raw_head, len(self.headers), head)
                 call = self._lane.admit(head, self)
         self._raw_head = b""  # what follows in the same packet is another's
         if call is None:
@@ -268,6 +179,22 @@ class LaneProtocol(HttpToolsProtocol):
         metrics.connections.set(len(self.connections))
 
 
+class _Flow(FlowControl):
+    """Leaves unread what a caller goes on to send while requests of it wait in uvicorn's pipeline.
+
+    Otherwise everyone who is answered, or asks whether its caller is there, resumes the reading, and the
+    pipeline of a caller that never reads has no bound.
+    """
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Collection[object]) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if not self._pipeline:
+            super().resume_reading()
+
+
 class _Call:
     """One call in the lane, from its head to its answer.
 
@@ -281,7 +208,7 @@ class _Call:
         self,
         lane: Lane,
         protocol: LaneProtocol,
-        head: _Head,
+        head: Head,
         served: Served,
         record: Record,
     ) -> None:
@@ -296,8 +223,7 @@ class _Call:
         self._timer: asyncio.TimerHandle | None = None
         self._work: asyncio.Future[Any] | None = None
         self._whole = False
-        self._ledger: Ledger = lane.state.ledger
-        self._ledger.begin()
+        lane.ledger.begin()
 
     def limit_body_time(self) -> None:
         """Give the rest of the body its time, when it did not come with the head."""
@@ -313,7 +239,6 @@ class _Call:
         self._whole = True
         head = self._head
         expires_s = time.monotonic() + head.timeout_s
-        token = request_id.set(self._record.request_id)  # the callbacks keep it
         try:
             error = DeadlineError(f"the answer was not ready within {head.timeout_s * 1000:.0f} ms")
             self._set_timer(head.timeout_s, error)
@@ -323,13 +248,11 @@ class _Call:
             if is_quick(inputs):
                 self._submit(read_rows(*arguments))
             else:
-                loop = asyncio.get_running_loop()
+                loop = self._protocol.loop
                 self._work = loop.run_in_executor(self._lane.state.decoders, read_rows, *arguments)
                 self._work.add_done_callback(self._submit_decoded)
         except Exception as error:  # noqa: BLE001 - the border: whatever it is, the caller gets an answer
             self._refuse(error)
-        finally:
-            request_id.reset(token)
 
     def abandon(self) -> None:
         """Drop the work: the caller has gone."""
@@ -362,7 +285,9 @@ class _Call:
             self._refuse(error)
 
     def _refuse(self, error: Exception) -> None:
+        token = request_id.set(self._record.request_id)
         response: Response = refuse(error) if isinstance(error, _REFUSALS) else fail(error)
+        request_id.reset(token)
         headers = [
             b"%b: %b\r\n" % header for header in response.raw_headers if header[0] != b"content-length"
         ]
@@ -394,14 +319,9 @@ class _Call:
         if self._work is not None:
             self._work.cancel()
         self._record.status = status
-        self._ledger.finish(self._record)
+        self._lane.ledger.finish(self._record)
 
     def _set_timer(self, seconds: float, error: Exception) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._refuse, error)
-
-
-def _text(headers: dict[bytes, bytes], name: bytes) -> str | None:
-    value = headers.get(name)
-    return None if value is None else value.decode("latin-1")
+        self._timer = self._protocol.loop.call_later(seconds, self._refuse, error)

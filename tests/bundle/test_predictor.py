@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -14,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from bundle import predictor as predictor_module
+from bundle.confidence import softmax
 from bundle.errors import BundleError, GoldenError, GraphError, IntegrityError, ProviderError
 from bundle.golden import Golden
 from bundle.manifest import GOLDEN_FILE, MANIFEST_FILE, Manifest, Precision, SessionConfig
@@ -161,9 +165,9 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> list[SessionConfig]:
     seen: list[SessionConfig] = []
     real = predictor_module.create_session
 
-    def recording(model: bytes, config: SessionConfig, provider: str) -> ort.InferenceSession:
+    def recording(model: bytes, config: SessionConfig, provider: Any, **more: Any) -> ort.InferenceSession:
         seen.append(config)
-        return real(model, config, provider)  # type: ignore[arg-type]
+        return real(model, config, provider, **more)
 
     monkeypatch.setattr(predictor_module, "create_session", recording)
     return seen
@@ -195,8 +199,10 @@ def test_exact_int8_serves_where_it_passes_and_the_fast_one_does_not(
     real = predictor_module.create_session
     saturating = tiny.image_graph(1.0).SerializeToString()
 
-    def old_processor(model: bytes, config: SessionConfig, provider: str) -> ort.InferenceSession:
-        return real(model if config.x64quantprecision else saturating, config, provider)  # type: ignore[arg-type]
+    def old_processor(
+        model: bytes, config: SessionConfig, provider: Any, **more: Any
+    ) -> ort.InferenceSession:
+        return real(model if config.x64quantprecision else saturating, config, provider, **more)
 
     monkeypatch.setattr(predictor_module, "create_session", old_processor)
     found = load_predictor(tiny.make_image_bundle(tmp_path))
@@ -343,3 +349,41 @@ def test_an_installed_provider_that_does_not_work_is_left_or_an_error(
         pytest.raises(ProviderError, match="fell back"),
     ):
         load_predictor(directory, "require-openvino")
+
+
+def test_dynamic_int8_stays_on_the_cpu_where_openvino_is_wanted_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    offered = ["OpenVINOExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: offered)
+    directory = tiny.make_audio_bundle(tmp_path)
+    manifest = json.loads((directory / "manifest.json").read_text())
+    manifest["graphs"]["int8"]["quantization"] = {
+        "method": "dynamic",
+        "per_channel": True,
+        "excluded_nodes": [],
+    }
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    for policy in ("prefer-openvino", "require-openvino"):
+        found = load_predictor(directory, policy)  # type: ignore[arg-type]
+        assert (found.provider, found.precision) == ("cpu", "int8")
+        assert found.fallback is not None
+        assert "stays on the CPU" in found.fallback
+        assert found.fallback in caplog.text
+
+
+def test_a_row_is_assessed_as_it_runs(image: Predictor) -> None:
+    pixels = tiny.golden_pixels()
+    found = image.assess(image.rows(list(pixels)))
+    probabilities = softmax(tiny.image_logits(pixels), image.temperature)
+    np.testing.assert_allclose([row.probabilities for row in found], probabilities, atol=1e-4)
+    assert [row.order[0] for row in found] == probabilities.argmax(1).tolist()
+
+
+def test_warming_up_tells_how_long_an_element_takes(image: Predictor) -> None:
+    rows = image.rows([np.zeros((4, 4), np.uint8)] * 8)
+    began_s = time.perf_counter()
+    for _ in range(20):
+        image.run(rows)
+    mean_s = (time.perf_counter() - began_s) / 20
+    assert 0 < image.warm_up() * 8 * 16 < 1000 * mean_s

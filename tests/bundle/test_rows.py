@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -336,3 +337,39 @@ def test_the_free_dimension_may_be_any_of_a_row(image: Manifest, axis: int) -> N
     feeds = collate(manifest, rows)
     assert feeds["n"].tolist() == [3, 1]
     assert np.moveaxis(feeds["x"], axis + 1, 1)[:, :, 0].tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+# Lists that are known to hold numbers alone
+
+
+@given(
+    st.lists(st.lists(st.integers(-2, 258) | st.floats(-1, 300), min_size=0, max_size=5), max_size=5)
+    | st.lists(st.integers(0, 255), max_size=5)
+    | st.integers(0, 255)
+)
+def test_numbers_alone_are_read_the_same_way_quickly(image: Manifest, values: object) -> None:
+    assert_same_quickly(image, values)
+
+
+@given(hnp.arrays(np.uint8, (4, 4)))
+def test_pixels_are_read_the_same_way_quickly(image: Manifest, pixels: np.ndarray) -> None:
+    assert_same_quickly(image, pixels.tolist())
+
+
+@given(st.lists(st.floats(-1.5, 1.5) | st.integers(-(2**63), 2**64 - 1) | st.lists(st.floats(-1, 1)), max_size=9))
+def test_sounds_are_read_the_same_way_quickly(audio: Manifest, values: list[object]) -> None:
+    assert_same_quickly(audio, values)
+
+
+def assert_same_quickly(manifest: Manifest, values: object) -> None:
+    """The quick conversion gives the same row, or the same refusal."""
+    outcomes: list[object] = []
+    for only_numbers in (False, True):
+        try:
+            row = row_from_values(manifest, values, LIMITS, only_numbers=only_numbers)
+        except InputError as error:
+            # 2 may be read as 2.0, and integers beyond 2^53 are rounded.
+            outcomes.append(re.sub(r"from [^;]*;", "", str(error)))
+        else:
+            outcomes.append({name: (array.dtype, array.tolist()) for name, array in row.items()})
+    assert outcomes[0] == outcomes[1]

@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import onnx
 import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 
 from bundle.errors import GraphError, ProviderError
 from bundle.manifest import SessionConfig, TensorSpec
-from bundle.session import check_signature, choose_provider, create_session, default_precision
+from bundle import session as session_module
+from bundle.session import (
+    check_signature,
+    choose_provider,
+    count_nodes,
+    create_session,
+    default_precision,
+)
 from tests import tiny
 from tests.bundle.damage import damaged
 
@@ -92,6 +102,41 @@ def test_exact_int8_is_off_unless_it_is_asked_for(session: ort.InferenceSession)
     assert options.get_session_config_entry("session.x64quantprecision") == "0"
     assert options.get_session_config_entry("session.disable_quant_qdq") == "0"
     assert options.intra_op_num_threads == 1
+
+
+def test_where_lengths_vary_no_memory_is_kept_for_each_shape() -> None:
+    for varies in (False, True):
+        options = create_session(MODEL, SessionConfig(), "cpu", lengths_vary=varies).get_session_options()
+        assert options.enable_cpu_mem_arena is not varies
+        assert options.enable_mem_pattern is not varies
+
+
+def test_the_nodes_are_counted_by_provider(session: ort.InferenceSession) -> None:
+    (name,) = count_nodes(session)
+    assert name == "CPUExecutionProvider"
+    assert count_nodes(session)[name] == len(onnx.load_model_from_string(MODEL).graph.node)
+
+
+def test_a_provider_that_leaves_heavy_operators_to_the_cpu_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def placement(_: ort.InferenceSession) -> list[SimpleNamespace]:
+        nodes = [SimpleNamespace(op_type=kind) for kind in ("Shape", "Gemm", "LSTM")]
+        return [SimpleNamespace(ep_name="SomeOtherProvider", get_nodes=lambda: nodes)]
+
+    monkeypatch.setattr(session_module, "_placement", placement)
+    with pytest.raises(ProviderError, match="^CPUExecutionProvider leaves Gemm, LSTM to the CPU$"):
+        create_session(MODEL, SessionConfig(), "cpu")
+
+
+def test_openvino_has_a_stream_for_each_caller_and_full_precision() -> None:
+    assert session_module._provider_options("openvino", 3) == {
+        "device_type": "CPU",
+        "precision": "FP32",
+        "num_of_threads": "3",
+        "num_streams": "3",
+    }
+    assert session_module._provider_options("cuda", 3) == {"use_tf32": "0"}
 
 
 # Files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -32,16 +33,22 @@ class Echo:
         gate: runs wait until it is set.
         gates: values of a run -> the gate at which it waits instead.
         runs: the values of each run, in the order in which they began.
+        lengths: the lengths of the rows of each run.
+        threads: the name of the thread of each run.
     """
 
-    def __init__(self, max_batch_size: int) -> None:
-        self.runner = Runner("echo", "1", self.run, max_batch_size)
+    def __init__(self, max_batch_size: int, seconds_per_element: float = math.inf) -> None:
+        self.runner = Runner("echo", "1", self.run, max_batch_size, seconds_per_element)
         self.gate = threading.Event()
         self.gates: dict[tuple[float, ...], threading.Event] = {}
         self.runs: list[list[float]] = []
+        self.lengths: list[list[int]] = []
+        self.threads: list[str] = []
 
     def run(self, rows: Sequence[Row]) -> list[float]:
         values = [float(row["x"].flat[0]) for row in rows]
+        self.lengths.append([row["x"].size for row in rows])
+        self.threads.append(threading.current_thread().name)
         self.runs.append(values)
         assert self.gates.get(tuple(values), self.gate).wait(LIMIT_S)
         if min(values) < 0:

@@ -55,7 +55,7 @@ def test_what_is_loaded_is_reported_as_metrics_and_logged(
 ) -> None:
     with caplog.at_level(logging.INFO, "service.registry"):
         registry, sample = load(repository)
-    assert "tiny-image/2 is ready: int8 on cpu" in caplog.messages
+    assert "tiny-image/2 is ready: int8 on cpu, 4 nodes on CPUExecutionProvider" in caplog.messages
     label = {"model": "tiny-image", "version": "2"}
     sha256 = registry.get("tiny-image", "2").predictor.bundle.manifest_sha256
     info = {**label, "precision": "int8", "provider": "cpu", "bundle_sha256": sha256}

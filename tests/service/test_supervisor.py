@@ -1,26 +1,30 @@
 import multiprocessing
 import re
 import signal
+import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
 import pytest
 
+from bench.load import closed_loop
 from bundle.errors import BundleError
+from service.handover import Intake
 from service.metrics import MULTIPROCESS_VARIABLE
 from service.server import bind
 from service.settings import Settings
 from service.supervisor import CANNOT_START, _work, supervise
 from tests.conftest import LiveServer
 from tests.service.calls import IMAGE, JSON, assert_image_answers, instances, pixels
-from tests.service.live import LIMIT_S, connect, eventually, log_text, samples
+from tests.service.live import LIMIT_S, connect, eventually, head, log_text, samples
 
 COUNTED = ("tiny-image", "/v1/models/{name}:predict", "200", "2")
 
@@ -93,6 +97,150 @@ def test_workers_share_a_port_and_their_counts_and_one_that_is_killed_is_replace
     assert list(tmp_path.glob("octet-metrics-*")) == []
 
 
+def test_a_worker_that_is_killed_under_load_is_noticed_by_nobody_who_tries_again(server: LiveServer) -> None:
+    """And no count ever falls."""
+    killed = workers_of(server)[0]
+    port = urlsplit(server.url).port
+    assert port is not None
+    body = instances(pixels(2))
+    request = head(IMAGE, "content-type: application/json", f"content-length: {len(body)}") + body
+    with ThreadPoolExecutor(1) as generator:
+        loading = generator.submit(closed_loop, port, [request], 16, 7.0, 0.2)
+        before = counts(server)
+        began_s = time.monotonic()
+        while not loading.done():
+            if killed.is_running() and time.monotonic() > began_s + 1.5:
+                killed.kill()
+                killed.wait(LIMIT_S)
+            now = counts(server)
+            fallen = {name: (value, now.get(name)) for name, value in before.items() if now.get(name, 0) < value}
+            assert fallen == {}
+            before = now
+            time.sleep(0.05)
+        load = loading.result()
+    assert set(load.statuses) == {200}
+    assert 1 <= load.broken <= 16
+    assert load.retried <= load.broken
+    server.wait_for("takes its place")
+    wait_for_workers(server, 3)
+    assert max(load.latencies_s) < 5
+    assert counted(server) >= load.statuses[200]
+    assert "Traceback" not in log_text(server)
+
+
+def counts(server: LiveServer) -> dict[str, float]:
+    """All that may only grow."""
+    lines = httpx.get(f"{server.url}/metrics", timeout=LIMIT_S).text.splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    growing = re.compile(r"[a-z_]+_(total|count|sum|bucket)\b")
+    return {name: float(value) for name, value in values.items() if growing.match(name)}
+
+
+def ask(connection: socket.socket) -> bool:
+    """Whether a request on an open connection is answered."""
+    connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: octet\r\n\r\n")
+    return connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+def open_connections(server: LiveServer) -> list[float]:
+    """How many each worker has, the one that asks included."""
+    return sorted(samples(server.url, "octet_connections").values())
+
+
+@contextmanager
+def suspended(process: psutil.Process) -> Iterator[None]:
+    process.suspend()
+    try:
+        yield
+    finally:
+        if process.is_running():
+            process.resume()
+
+
+def test_connections_are_spread_evenly_whatever_has_ended_before(server: LiveServer) -> None:
+    with ExitStack() as stack:
+        opened = [stack.enter_context(connect(server.url)) for _ in range(20)]
+        assert all(map(ask, opened))
+        eventually(lambda: open_connections(server) in ([10, 10], [10, 11]))
+        for each in opened[::2]:  # all of one worker, as they were given in turn
+            each.close()
+        eventually(lambda: open_connections(server) in ([0, 11], [1, 10]))
+        opened = [stack.enter_context(connect(server.url)) for _ in range(10)]
+        assert all(map(ask, opened))
+        eventually(lambda: open_connections(server) in ([10, 10], [10, 11]))
+
+
+def test_a_worker_that_hangs_gets_no_more_connections_and_those_it_has_wait_for_it(server: LiveServer) -> None:
+    hung = workers_of(server)[0]
+    with ExitStack() as stack:
+        with suspended(hung):
+            first = [stack.enter_context(connect(server.url)) for _ in range(4)]
+            time.sleep(0.3)
+            for _ in range(20):
+                began_s = time.monotonic()
+                assert ask(stack.enter_context(connect(server.url)))
+                assert time.monotonic() - began_s < 2
+        assert all(map(ask, first))
+
+
+def test_what_a_killed_worker_had_not_looked_at_is_answered_by_another(server: LiveServer) -> None:
+    hung = workers_of(server)[0]
+    with ExitStack() as stack, suspended(hung):
+        waiting = [stack.enter_context(connect(server.url)) for _ in range(4)]
+        for each in waiting:
+            each.sendall(b"GET /healthz HTTP/1.1\r\nhost: octet\r\n\r\n")
+        time.sleep(0.1)
+        hung.kill()
+        for each in waiting:
+            assert each.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+def test_short_connections_leave_no_file_descriptor_behind(server: LiveServer) -> None:
+    for _ in range(4):  # what each opens once, such as files of its counts
+        call(server)
+        with connect(server.url) as connection:
+            assert ask(connection)
+    processes = [psutil.Process(server.process.pid), *workers_of(server)]
+    before = [process.num_fds() for process in processes]
+    for i in range(500):
+        with connect(server.url) as connection:
+            if i % 3:
+                assert ask(connection)
+    eventually(lambda: sum(open_connections(server)) == 1)
+    eventually(lambda: [process.num_fds() for process in processes] == before)
+
+
+def test_none_of_very_many_connections_is_lost_while_the_supervisor_looks_away(server: LiveServer) -> None:
+    """More of them than can lie between it and its workers, when they come as when they go."""
+    supervisor = psutil.Process(server.process.pid)
+    eventually(lambda: sum(open_connections(server)) == 1)
+    before = supervisor.num_fds()
+    with ExitStack() as stack:
+        with suspended(supervisor):
+            opened = [stack.enter_context(connect(server.url)) for _ in range(900)]
+        assert all(map(ask, opened))
+        eventually(lambda: supervisor.num_fds() == before)
+        with suspended(supervisor):
+            for each in opened:
+                each.close()
+            time.sleep(0.5)
+        eventually(lambda: sum(open_connections(server)) == 1)
+        again = [stack.enter_context(connect(server.url)) for _ in range(20)]
+        assert all(map(ask, again))
+        eventually(lambda: min(open_connections(server)) >= 9)  # it knows that the others have gone
+        assert supervisor.num_fds() == before
+
+
+def test_many_connections_wait_for_workers_that_all_hang_for_a_while(server: LiveServer) -> None:
+    with ExitStack() as stack:
+        with ExitStack() as stopped:
+            for worker in workers_of(server):
+                stopped.enter_context(suspended(worker))
+            opened = [stack.enter_context(connect(server.url)) for _ in range(400)]
+            time.sleep(0.3)
+        assert all(map(ask, opened))
+
+
 @pytest.mark.parametrize("signals", [[signal.SIGTERM, signal.SIGTERM], [signal.SIGINT]])
 def test_a_second_sigterm_or_ctrl_c_skips_the_delay_of_all_workers(
     start_service: Callable[..., LiveServer], repository: Path, signals: list[signal.Signals]
@@ -160,8 +308,9 @@ def test_a_worker_that_cannot_start_tells_its_parent_and_exits(
 ) -> None:
     settings = Settings(models=tmp_path, port=0)
     failures = multiprocessing.get_context("spawn").SimpleQueue()
-    with bind(settings) as listener, pytest.raises(SystemExit) as stopped:
-        _work(settings, listener, failures)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(SystemExit) as stopped:
+        _work(settings, Intake(theirs), failures)
     assert stopped.value.code == CANNOT_START
     assert failures.get() == f"the model repository {tmp_path} holds no bundle <name>/<version>"
     failures.close()

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bundle.golden import load_golden
+from bundle.golden import Golden, load_golden
 from bundle.manifest import ImageDecoding, Quantization, TensorSpec
 from bundle.predictor import load_predictor
 from bundle.repository import read_bundle
 from tests import tiny
-from training.assemble import TOOLS, Facts, Graphs, assemble, processor_name
+from training.assemble import TOOLS, Facts, Graphs, assemble, keep_steady, processor_name
 from training.card import CardFacts
 from training.config import FitConfig, GateConfig, RecipeConfig
 from training.data.splits import Examples, Splits
@@ -50,7 +50,7 @@ def splits() -> Splits:
 
 def run(repository: Path, gates: dict[str, Any] | None = None) -> Path:
     config = CONFIG.model_copy(update={"gates": CONFIG.gates.model_copy(update=gates or {})})
-    graphs = Graphs(tiny.image_graph(), tiny.image_graph(0.5), QUANTIZATION, weights_commit="abc")
+    graphs = Graphs(tiny.image_graph(), tiny.image_graph(0.01), QUANTIZATION, weights_commit="abc")
     return assemble(config, FACTS, graphs, splits(), {"pixels": tiny.golden_pixels()}, repository)
 
 
@@ -80,7 +80,7 @@ def test_the_golden_logits_are_those_of_each_graph_row_by_row(tmp_path: Path) ->
     expected = tiny.image_logits(tiny.golden_pixels())
     assert np.array_equal(golden.inputs["pixels"], tiny.golden_pixels())
     np.testing.assert_allclose(golden.logits["fp32"], expected, atol=1e-5)
-    np.testing.assert_allclose(golden.logits["int8"], expected + np.array([0.5, 0, 0]), atol=1e-5)
+    np.testing.assert_allclose(golden.logits["int8"], expected + np.array([0.01, 0, 0]), atol=1e-5)
 
 
 def test_the_card_tells_the_figures_of_the_manifest(tmp_path: Path) -> None:
@@ -119,3 +119,16 @@ def test_graphs_that_disagree_are_not_published(tmp_path: Path) -> None:
 
 def test_the_processor_has_a_name_of_one_line() -> None:
     assert re.fullmatch(r"\S.*\S|\S", processor_name())
+
+
+def test_golden_examples_that_int8_itself_moves_too_far_are_left_out() -> None:
+    sure, close = [5.0, -5.0], [0.0, 0.0]
+    fp32 = np.array([sure, close, sure, close], np.float32)
+    int8 = np.array([sure, [0.02, -0.02], sure, [0.03, -0.03]], np.float32)  # by .01 and .015
+    golden = Golden({"x": np.arange(4)}, {"int8": int8, "fp32": fp32})
+    kept = keep_steady(golden, {"int8": 1.0, "fp32": 1.0})
+    assert kept.inputs["x"].tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(kept.logits["int8"], int8[:3])
+    assert len(keep_steady(golden, {"int8": 2.0, "fp32": 2.0})) == 4
+    with pytest.raises(GateError, match="int8 moves 4 of 4 golden examples too far"):
+        keep_steady(golden, {"int8": 0.001, "fp32": 5.0})

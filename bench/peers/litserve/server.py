@@ -7,6 +7,8 @@ advises too. LitServe offers JSON and multipart forms, but no raw bodies.
 """
 
 import argparse
+import signal
+import sys
 from typing import Any
 
 import litserve as ls
@@ -53,6 +55,8 @@ if __name__ == "__main__":
     server = ls.LitServer(
         Digits(arguments.model), accelerator="cpu", workers_per_device=arguments.processes, fast_queue=True
     )
+    # LitServe clears up when its `run` is left, but SIGTERM alone would not let it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     server.run(
         host="127.0.0.1",
         port=arguments.port,

@@ -1,6 +1,6 @@
 """MLServer: a process with FastAPI for the Open Inference Protocol, and a pool of inference processes.
 
-The model is a custom runtime, an `MLModel`, with MLServer's adaptive batching on: at most 8, and 1 ms of
+The model is a custom runtime (runtime.py) with MLServer's adaptive batching on: at most 8, and 1 ms of
 waiting (model-settings.json). With one process the pool is off and the model runs in the server's own, which
 is faster than a pool of one. Its debug mode (and with it the access log), metrics and gzip, on by default,
 are off (settings.json). MLServer offers JSON alone over HTTP. Its gRPC cannot be switched off and has the
@@ -14,36 +14,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-
-import numpy as np
-import onnxruntime as ort
-from mlserver import MLModel
-from mlserver.codecs import NumpyCodec
-from mlserver.types import InferenceRequest, InferenceResponse
-
-
-class Digits(MLModel):
-    """The model, as a runtime of MLServer."""
-
-    async def load(self) -> bool:
-        """Load the model."""
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.session = ort.InferenceSession(self.settings.parameters.uri, options, ["CPUExecutionProvider"])
-        return True
-
-    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        """Run a batch, (batch, 28, 28), which MLServer concatenated of several requests."""
-        pixels = NumpyCodec.decode_input(payload.inputs[0])
-        (logits,) = self.session.run(["logits"], {"pixels": pixels})
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities = odds / odds.sum(axis=1, keepdims=True)
-        return InferenceResponse(
-            model_name=self.name, outputs=[NumpyCodec.encode_output("probabilities", probabilities)]
-        )
-
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

@@ -1,4 +1,7 @@
+import math
+import struct
 import time
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from bundle.decoding import Limits
 from bundle.errors import InputError
 from bundle.manifest import Manifest
 from bundle.repository import read_bundle
-from service.api.inputs import Inputs, check_media_type, parse_shape, read_rows
+from service.api.inputs import Inputs, check_media_type, is_quick, parse_shape, read_rows
 from service.errors import DeadlineError, UnsupportedMediaError
 from tests.service.calls import b64, instances, pixels, png, sound, wav
 
@@ -214,6 +217,56 @@ def test_decoding_stops_when_nobody_waits_any_more(image: Manifest) -> None:
         read(image, instances(pixels(2)), waits_s=-1)
 
 
+def chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def png_of(width: int, height: int, *extra: bytes) -> bytes:
+    """A PNG of one colour, with more chunks behind its header."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(bytes((width + 1) * height), 9))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + pixels + chunk(b"IEND", b"")
+
+
+LARGE_HEADER = chunk(b"IHDR", struct.pack(">IIBBBBB", 3900, 3900, 8, 0, 0, 0, 0))
+LARGE_TEXT = zlib.compress(bytes(900_000), 9)
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "expected"),
+    [
+        (png(pixels(1)[0]), "image/png", True),
+        (png_of(28, 28), "image/png", True),
+        (png_of(256, 256), "image/png", True),
+        (png_of(257, 256), "image/png", False),
+        (png_of(1, 1 << 30)[:60], "image/png", False),
+        (png_of(4, 4).ljust(64 * 1024, b"\0"), "image/png", True),
+        (png_of(4, 4).ljust(64 * 1024 + 1, b"\0"), "image/png", False),
+        (b"", "image/png", False),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "image/png", False),
+        (b"I am a text that is long enough to be one", "image/png", False),
+        # What the first header does not tell.
+        (png_of(4, 4, LARGE_HEADER), "image/png", False),
+        (png_of(4, 4, chunk(b"zTXt", b"k\0\0" + LARGE_TEXT) * 50), "image/png", False),
+        (png_of(4, 4, chunk(b"iTXt", b"k\0\1\0\0\0" + LARGE_TEXT)), "image/png", False),
+        (png_of(4, 4, chunk(b"iCCP", b"k\0\0" + LARGE_TEXT)), "image/png", False),
+        (b"\xff\xd8\xff\xe0\0\x20JFIF\0\x01IHDR\0\0\0\x04\0\0\0\x04", "image/png", False),
+        (png_of(4, 4), "image/jpeg", False),
+        (wav(sound(4000)), "audio/wav", True),
+        (wav(sound(4000)), "audio/x-wav", True),
+        (wav(sound(4080)), "audio/wav", False),
+        (bytes(64 * 1024), "application/octet-stream", True),
+        (bytes(64 * 1024 + 1), "application/octet-stream", False),
+        (instances(pixels(3)), "application/json", True),
+        (instances(pixels(3)).ljust(64 * 1024 + 1), "application/json", False),
+        (instances([b64(png(pixels(1)[0]))]), "application/json", False),
+        (b"text", "text/plain", False),
+    ],
+)
+def test_only_what_is_read_in_a_moment_is_quick(body: bytes, media_type: str, expected: bool) -> None:
+    assert is_quick(Inputs(body, media_type, None, False, math.inf)) == expected
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [(None, None), ("1,4,4", (1, 4, 4)), (" 2 , 8000", (2, 8000)), ("7", (7,)), ("0,4", (0, 4))],
@@ -223,7 +276,7 @@ def test_a_shape_is_parsed(text: str | None, expected: tuple[int, ...] | None) -
 
 
 @pytest.mark.parametrize(
-    "text", ["", ",", "1,", "1;4", "-1,4", "1.0", "a", "²", "1,4,4 x", "9999999999", ",".join("1" * 9), "1_0"]
+    "text", [" " * 200 + "1", "", ",", "1,", "1;4", "-1,4", "1.0", "a", "²", "1,4,4 x", "9999999999", ",".join("1" * 9), "1_0"]
 )
 def test_a_shape_that_is_no_list_of_integers_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="X-Tensor-Shape must be"):

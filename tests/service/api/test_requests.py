@@ -25,7 +25,7 @@ NEW_ID = re.compile("[0-9a-f]{32}")
 
 def access_lines(client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """The access lines so far, without the time at which they were written."""
-    client.app.state.ledger.write()  # type: ignore[attr-defined]
+    client.app.state.metrics.gather()  # type: ignore[attr-defined]
     lines = capsys.readouterr().err.splitlines()
     begun = [re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (.*)", line) for line in lines]
     assert all(begun), lines
@@ -107,7 +107,7 @@ async def test_access_lines_are_json_where_the_others_are(
 ) -> None:
     async with running_app(repository, lane=lane, log_format="json") as client:
         await client.post(path, content=instances(pixels(1)), headers={**JSON, "x-request-id": "mine-1"})
-        client.app.state.ledger.write()  # type: ignore[attr-defined]
+        client.app.state.metrics.gather()  # type: ignore[attr-defined]
     (line,) = capsys.readouterr().err.splitlines()
     content = orjson.loads(line)
     status = 200 if path == IMAGE else 405

@@ -113,3 +113,20 @@ def test_the_facts_agree_with_the_splits_of_the_data_set() -> None:
     card = facts(CONFIG).card.data
     for n in (*mnist.SPLIT_SIZES.values(), sum(mnist.SPLIT_SIZES.values())):
         assert f"{n:,}" in card
+
+
+def test_the_network_of_a_published_bundle_can_be_taken_instead_of_a_new_one(
+    bundle: tuple[Path, Places], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published, _ = bundle
+    places = places_in(tmp_path)
+    monkeypatch.setattr(mnist, "load_mnist", load_only(places.data_dir))
+    again = read_bundle(train(CONFIG, places, weights_from=published))
+    assert not places.runs_dir.exists()
+    first = read_bundle(published)
+    assert again.graph("fp32") == first.graph("fp32")
+    assert again.graph("int8") == first.graph("int8")
+    assert again.manifest.provenance.weights_commit == first.manifest.provenance.weights_commit
+    other = CONFIG.model_copy(update={"seed": CONFIG.seed + 1})
+    with pytest.raises(ExportError, match="was made with another configuration"):
+        train(other, places, weights_from=published)

@@ -1,0 +1,128 @@
+"""The heads of requests: which ones are plain calls for the lane, and what they say.
+
+Clients send the same head again and again, byte for byte, so what a head says is remembered by its bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from urllib.parse import parse_qsl
+
+import httptools
+from pydantic import ValidationError
+
+from bundle.errors import InputError
+from service.api.inputs import OCTETS, media_type_of, parse_shape
+from service.api.predict import CALLS, Parameters, Render, parse_timeout
+from service.api.requests import HEADER, quote_path
+from service.settings import Settings
+
+# A larger body is read the usual way, which holds back a caller that sends faster than it is read.
+_LARGEST_BYTES = 1024 * 1024
+_MOST_TARGETS = 1024
+# Clients send the same head again and again: its bytes are compared, which saves parsing most of them.
+_MOST_HEADS = 4096
+_LONGEST_HEAD_BYTES = 1024
+_PATH = re.compile(
+    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?:(?P<verb>predict|confidence)"
+)
+# Headers that change how a body is read.
+_UNUSUAL = frozenset({b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"})
+
+
+class Target(NamedTuple):
+    """What a request line asks for."""
+
+    name: str
+    version: str | None
+    render: Render
+    parameters: Parameters
+    route: str
+    log_path: str
+
+
+class Head(NamedTuple):
+    """All that the head of a plain call says."""
+
+    target: Target
+    length: int
+    media_type: str
+    shape: tuple[int, ...] | None
+    timeout_s: float
+    sent_id: str
+
+
+class Heads:
+    """Reads heads, and remembers what they say.
+
+    Args:
+        settings: limit the length of a body and the time that a caller may ask for.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._largest_bytes = min(settings.max_body_bytes, _LARGEST_BYTES)
+        self._targets: dict[bytes, Target] = {}
+        self._heads: dict[bytes, Head] = {}
+
+    def recall(self, raw: bytes) -> Head | None:
+        """Return what a head said when the very same bytes were parsed before."""
+        return self._heads.get(raw)
+
+    def remember(self, raw: bytes, fields: int, head: Head) -> None:
+        """Remember what a head says. Its bytes are all that decides it, whenever they come.
+
+        Not where they may be other bytes than those that the parser took for a head of so many fields: it
+        passes over empty lines in front, and has the head of an earlier packet.
+        """
+        is_whole = raw.startswith(b"POST ") and raw.count(b"\n") == fields + 2
+        if is_whole and len(raw) <= _LONGEST_HEAD_BYTES:
+            if len(self._heads) >= _MOST_HEADS:
+                self._heads.clear()
+            self._heads[raw] = head
+
+    def read(self, url: bytes, fields: list[tuple[bytes, bytes]]) -> Head | None:
+        """Return what a parsed head says, or None where its call must go the usual way."""
+        target = self._targets.get(url) or self._learn(url)
+        headers = dict(fields)
+        if target is None or len(headers) < len(fields) or not _UNUSUAL.isdisjoint(headers):
+            return None
+        length = headers.get(b"content-length", b"")
+        if not length.isdigit() or len(length) > 9 or int(length) > self._largest_bytes:
+            return None
+        media_type = media_type_of(headers.get(b"content-type", b"").decode("latin-1"))
+        try:
+            shape = parse_shape(_text(headers, b"x-tensor-shape")) if media_type == OCTETS else None
+            timeout_s = parse_timeout(_text(headers, b"x-timeout-ms"), self._settings)
+        except InputError:
+            return None
+        sent_id = _text(headers, HEADER.encode()) or ""
+        return Head(target, int(length), media_type, shape, timeout_s, sent_id)
+
+    def _learn(self, url: bytes) -> Target | None:
+        """Take a request line apart and remember it, if it is one for the lane."""
+        try:
+            parsed = httptools.parse_url(url)
+            match = _PATH.fullmatch(parsed.path.decode("ascii"))
+            query = parse_qsl((parsed.query or b"").decode("latin-1"), keep_blank_values=True)
+            if match is None or "%" in match[0]:
+                return None
+            parameters = Parameters.model_validate(dict(query))
+        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError, ValidationError):
+            return None
+        within = "/versions/{version}" if match["version"] is not None else ""
+        route = f"/v1/models/{{name}}{within}:{match['verb']}"
+        target = Target(
+            match["name"], match["version"], CALLS[match["verb"]], parameters, route, quote_path(match[0])
+        )
+        if len(url) <= _LONGEST_HEAD_BYTES:
+            if len(self._targets) >= _MOST_TARGETS:
+                self._targets.clear()
+            self._targets[url] = target
+        return target
+
+
+def _text(headers: dict[bytes, bytes], name: bytes) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1")

@@ -1,0 +1,310 @@
+"""Whatever is asked, the lane and the routes give the same answer, count the same and log the same."""
+
+import asyncio
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import uvloop
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.app import create_app
+from service.metrics import Metrics
+from service.record import Record
+from service.registry import load_registry
+from service.server import uvicorn_config
+from service.settings import Settings
+from tests.conftest import serving
+from tests.service.calls import b64, instances, pixels, png, sound, wav
+from tests.service.wire import Wire, pieces
+
+BODIES = [
+    b"",
+    b"{",
+    b"[]",
+    b'{"instances": []}',
+    b'{"instances": [1, 2]}',
+    b'{"instances": [null, true, "x", {}]}',
+    b'{"instances": [{"b64": "?"}]}',
+    b'{"instances": [[0.5, -0.25, 1]]}',
+    b'{"instances": [[0.5, 1e999]]}',
+    b'{"instances": [[[1, 2, 3, 300]]]}',
+    b'{"instances": [[{}, {}, {}, {}]]}',
+    b"I am a text",
+    instances(pixels(1)),
+    instances(pixels(9)),
+    instances(pixels(31)),
+    instances([b64(png(pixels(1)[0])), pixels(1)[0].tolist()]),
+    instances([sound(20).tolist(), sound(3).tolist()]),
+    instances([b64(wav(sound(9)))]),
+    png(pixels(1)[0]),
+    png(pixels(1)[0])[:-20],
+    wav(sound(30)),
+    wav(sound(30))[:-5],
+    wav(sound(30), 4000),
+    bytes(16),
+    bytes(15),
+    bytes(range(200)),
+    pixels(2).tobytes(),
+    bytes(1001),
+]
+PATHS = st.one_of(
+    st.builds(
+        "/v1/models/{}{}:{}".format,
+        st.sampled_from(["tiny-image", "tiny-image", "tiny-audio", "nothing", "tiny%2Dimage", "a%0Ab", "", "%C3%A9"]),
+        st.sampled_from(["", "", "", "/versions/1", "/versions/2", "/versions/3", "/versions/%31", "/versions/"]),
+        st.sampled_from(["predict", "confidence", "predict", "classify", "", "predict/", "predict:predict", "PREDICT"]),
+    ),
+    st.sampled_from(
+        [
+            "http://other/v1/models/tiny-image:predict",
+            "https://other:1/v1/models/tiny-image:predict?top_k=1",
+            "//other/v1/models/tiny-image:predict",
+            "/v1//models/tiny-image:predict",
+            "/v1/models/../models/tiny-image:predict",
+            "/v1/models/tiny-image:predict#part",
+            "/v1/models/tiny-image%3apredict",
+            "/v1/models",
+            "/v1/models/tiny-image",
+            "/healthz",
+            "/",
+            "*",
+            "http://other",
+        ]
+    ),
+)  # fmt: skip
+PARAMETERS = st.one_of(
+    st.sampled_from(["top_k", "invert", "topk", "", "top%5Fk", "TOP_K", "+top_k"]),
+    st.builds(
+        "{}={}".format,
+        st.sampled_from(["top_k", "top_k", "invert", "invert", "version", "top%5Fk", ""]),
+        st.sampled_from(
+            ["1", "2", "3", "0", "-1", "+2", "%2B2", "1.0", "1.5", "1_0", "01", "", "%31", "%20 2", "1e1", "99999999999999999999"]
+            + ["true", "TRUE", "false", "on", "off", "yes", "t", "0", "%EF%BC%91", "\xe9", "null", "True&top_k=2"]
+        ),
+    ),
+)  # fmt: skip
+QUERIES = st.one_of(
+    st.just(""),
+    st.just("?"),
+    st.lists(PARAMETERS, min_size=1, max_size=3).flatmap(
+        lambda each: st.sampled_from(["&", "&", "&&", ";"]).map(lambda by: "?" + by.join(each))
+    ),
+)
+KINDS = st.sampled_from(
+    ["application/json"] * 3
+    + ["image/png", "image/jpeg", "audio/wav", "audio/x-wav", "text/plain", "application/octet-stream"]
+    + ["", "Application/JSON; charset=utf-8", "application/json;", "application/json, image/png", "json", "image/png\xe9"]
+)  # fmt: skip
+NAMES = st.sampled_from(["x-timeout-ms", "X-Timeout-MS", "x-request-id", "X-Request-Id", "x-tensor-shape"])
+VALUES = st.sampled_from(
+    ["60000", " 60000 ", "+60000", "60_000", "0", "-1", "1e5", "", "\xb2", "0060000", "999999999", "9999999999"]
+    + ["mine", "a b", "\xe9", "a" * 128, "a" * 129, "1,4,4", "2,4,4", " 1 , 4,4", "1,1001", "4", "0,4,4", "x", "1,4,4,"]
+)  # fmt: skip
+HEADERS = st.one_of(
+    st.builds("{}: {}".format, NAMES, VALUES),
+    st.builds("{}: {}".format, NAMES, VALUES),
+    st.sampled_from(
+        ["connection: keep-alive", "connection: close", "Connection: Close", "connection: upgrade", "te: trailers"]
+        + ["content-encoding: gzip", "content-encoding:", "content-encoding: identity", "expect: 100-continue"]
+        + ["expect: nothing", "accept: text/html", "accept-encoding: gzip", "cookie: a=b", "x-some: \xe9\xff"]
+        + ["content-type: image/png", "content-length: 5", "transfer-encoding: chunked", "host: other", "range: bytes=0-1"]
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request: what its head says, its body, and where its bytes are cut."""
+
+    method: str
+    target: str
+    version: str
+    headers: Sequence[str]
+    body: bytes
+    cuts: Sequence[float]
+
+    def parts(self) -> Sequence[bytes]:
+        head = [f"{self.method} {self.target} HTTP/{self.version}", "host: octet", *self.headers, "", ""]
+        whole = "\r\n".join(head).encode("latin-1") + self.body
+        return pieces(whole, *sorted({int(cut * len(whole)) for cut in self.cuts} - {0}))
+
+
+# Calls that are answered with 200: model, content type, body. Most requests are one of them with an oddity.
+GOOD = [
+    ("tiny-image", "application/json", instances(pixels(1))),
+    ("tiny-image", "application/json", instances(pixels(9))),
+    ("tiny-image", "application/json", instances([b64(png(pixels(1)[0])), pixels(1)[0].tolist()])),
+    ("tiny-image", "image/png", png(pixels(1)[0])),
+    ("tiny-image", "application/octet-stream", pixels(2).tobytes()),
+    ("tiny-audio", "application/json", instances([sound(20).tolist(), sound(3).tolist()])),
+    ("tiny-audio", "audio/wav", wav(sound(30))),
+]
+VERSIONS = st.sampled_from(["", "", "/versions/1"])
+VERBS = st.sampled_from(["predict", "confidence"])
+SANE_QUERIES = st.sampled_from(["", "", "", "?top_k=1", "?top_k=2&invert=false", "?invert=off", "?"])
+SANE_HEADERS = st.sampled_from(
+    ["x-request-id: mine", "x-timeout-ms: 60000", "accept: */*", "connection: keep-alive", "cookie: a=b"]
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> Request:
+    odd = draw(st.sets(st.sampled_from(["method", "path", "query", "kind", "body", "headers", "framing", "version"]), max_size=2))
+    model, kind, body = draw(st.sampled_from(GOOD))
+    path = draw(PATHS) if "path" in odd else f"/v1/models/{model}{draw(VERSIONS)}:{draw(VERBS)}"
+    query = draw(QUERIES if "query" in odd else SANE_QUERIES)
+    if "body" in odd:
+        body = draw(st.sampled_from(BODIES) | st.binary(max_size=40))
+    headers = draw(st.lists(HEADERS if "headers" in odd else SANE_HEADERS, max_size=3, unique=True))
+    if kind := draw(KINDS) if "kind" in odd else kind:
+        headers.append(f"content-type: {kind}")
+    framing = draw(st.sampled_from(["zeros", "chunked", "none", "many zeros"])) if "framing" in odd else "length"
+    if framing == "chunked":
+        headers.append("transfer-encoding: chunked")
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
+    elif framing == "none":
+        body = b""
+    else:
+        headers.append(f"content-length: {'0' * {'zeros': 3, 'many zeros': 5000}.get(framing, 0)}{len(body)}")
+    return Request(
+        draw(st.sampled_from(["GET", "PUT", "DELETE", "OPTIONS"])) if "method" in odd else "POST",
+        path + query,
+        "1.0" if "version" in odd else "1.1",
+        draw(st.permutations(headers)),
+        body,
+        draw(st.lists(st.floats(0, 0.999), max_size=3)),
+    )
+
+
+class Recorder:
+    """Keeps what would be logged."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, ...]] = []
+
+    def write(self, records: Sequence[Record]) -> None:
+        for each in records:
+            assert each.seconds >= 0
+            identifier = re.sub("[0-9a-f]{32}", "new", each.request_id)
+            labels = (each.model, each.version, each.route)
+            self.lines.append((identifier, each.method, each.path, str(each.status), *labels))
+
+
+class Service:
+    """A service on a socket, whose answers, counts and log lines are compared."""
+
+    def __init__(self, repository: Path, stack: AsyncExitStack, *, lane: bool) -> None:
+        limits: Any = {"max_rows": 30, "max_body_bytes": 1000, "threads": 1}
+        chosen = Settings(models=repository, **limits)
+        self.metrics = Metrics()
+        self._app = create_app(chosen, load_registry(chosen, self.metrics), self.metrics)
+        self.log = self._app.state.ledger._log = Recorder()
+        self._stack = stack
+        self._config = uvicorn_config(self._app)
+        if not lane:
+            self._config.http = HttpToolsProtocol
+        self._path = ""
+
+    async def start(self) -> None:
+        self._path = await self._stack.enter_async_context(serving(self._app, self._config))
+
+    async def transcribe(self, asked: Sequence[Request]) -> list[Any]:
+        """Send requests one after the other on one connection; return what was answered to each."""
+        reader, writer = await asyncio.open_unix_connection(self._path)
+        wire = Wire(reader, writer)
+        answers: list[Any] = []
+        try:
+            for each in asked:
+                for part in each.parts():
+                    if writer.transport.is_closing():  # refused before it was whole
+                        break
+                    wire.send(part)
+                    await asyncio.sleep(0.0005)
+                answer = await wire.read()
+                answer.headers.pop("date")
+                for text in (answer.headers.get("x-request-id", ""),):
+                    if re.fullmatch("[0-9a-f]{32}", text):
+                        answer.headers["x-request-id"] = "new"
+                        answer.body = answer.body.replace(text.encode(), b"new")
+                        answer.headers.pop("content-length")
+                answers.append((answer.status, answer.headers, answer.body, answer.informational))
+                if answer.headers.get("connection") == "close":
+                    break
+            return answers
+        except asyncio.IncompleteReadError as closed:
+            return [*answers, closed.partial]
+        except ConnectionError:
+            return [*answers, b""]
+        finally:
+            writer.transport.abort()
+
+    def counted(self) -> dict[Any, float]:
+        """All that is counted, without times and what is of the process."""
+        return {
+            (sample.name, *sorted(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(self.metrics.render().decode())
+            for sample in family.samples
+            if sample.name.startswith("octet_")
+            and not sample.name.endswith(("_seconds_sum", "_seconds_bucket"))
+            and sample.name not in ("octet_connections", "octet_in_flight")
+        }
+
+
+@pytest.fixture(scope="module")
+def both(repository: Path) -> Iterator[SimpleNamespace]:
+    """The lane and the routes alone, on one event loop that outlives the examples."""
+    loop = uvloop.new_event_loop()
+    stack = AsyncExitStack()
+
+    async def start() -> list[Service]:
+        services = [Service(repository, stack, lane=lane) for lane in (True, False)]
+        for each in services:
+            await each.start()
+        return services
+
+    services = loop.run_until_complete(start())
+    try:
+        yield SimpleNamespace(services=services, loop=loop)
+    finally:
+        loop.run_until_complete(stack.aclose())
+        loop.close()
+
+
+def plain(target: str = "/v1/models/tiny-image:predict", *headers: str, body: bytes = BODIES[12]) -> Request:
+    framing = ("content-type: application/json", f"content-length: {len(body)}")
+    return Request("POST", target, "1.1", (*headers, *framing), body, ())
+
+
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+)
+@given(asked=st.lists(requests(), min_size=1, max_size=3))
+@example([plain(), plain(), plain("/v1/models/tiny-image:confidence?top_k=2")])
+@example([plain("/v1/models/tiny-image:predict?top_k=1&top_k=2"), plain("/v1/models/tiny-image:predict?invert")])
+@example([plain(body=BODIES[14])])
+@example([plain("/v1/models/tiny-image:predict", "x-timeout-ms:  60000 ", "x-request-id: mine")] * 2)
+def test_the_lane_and_the_routes_cannot_be_told_apart(both: SimpleNamespace, asked: list[Request]) -> None:
+    async def compare() -> None:
+        lane, routes = both.services
+        found, expected = await asyncio.gather(lane.transcribe(asked), routes.transcribe(asked))
+        assert found == expected
+        for each in (lane, routes):
+            async with asyncio.timeout(20):
+                while each.metrics.in_flight._value.get() or each.metrics.gather():
+                    await asyncio.sleep(0.001)
+            each.metrics.gather()
+        assert lane.log.lines == routes.log.lines
+        assert lane.counted() == routes.counted()
+
+    both.loop.run_until_complete(compare())
