@@ -43,7 +43,7 @@ class Options(BaseSettings):
 
 
 # A shared machine in a bad moment reaches these; a service that has become slow does not.
-_QUICK_SHARE = 0.6
+_QUICK_SHARE = 0.4
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -213,7 +213,7 @@ class _Open:
         self._requests = itertools.cycle(requests)
         self._tally = _Tally(counting=True)
         self._connections: set[_Connection] = set()
-        self._free: list[_Connection] = []
+        self._free: deque[_Connection] = deque()
         self._due_s: deque[float] = deque()
         self._over = False
 
@@ -239,7 +239,7 @@ class _Open:
 
     def _send_due(self) -> None:
         while self._due_s and self._free:
-            self._free.pop().send(next(self._requests), self._due_s.popleft())
+            self._free.popleft().send(next(self._requests), self._due_s.popleft())
 
     def answered(self, connection: _Connection, status: int, latency_s: float) -> None:
         self._tally.answer(status, latency_s)

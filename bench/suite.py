@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import platform
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from bench.server import BenchError
 from bench.soak import soak
 
 logger = logging.getLogger(__name__)
+
+# After one load has hung up and before the next begins: servers notice the end of their connections.
+_PAUSE_S = 0.3
 
 # Among the rivals, those that a figure of the table is a ratio to.
 IN_ROUNDS = ("fastapi", "mosec")
@@ -175,6 +179,7 @@ def _load(
     plan: Plan, results: Results, contender: Contender, model: str, wire: str, connections: int
 ) -> None:
     requests: Sequence[bytes] = contender.requests[model, wire]
+    time.sleep(_PAUSE_S)
     load = closed_loop(contender.server.port, requests, connections, plan.seconds)
     sample = Sample.of(load, contender.name, contender.processes, wire, model, connections)
     results.samples.append(sample)
@@ -197,6 +202,7 @@ def _note_spread(results: Results, direct: Contender) -> None:
     def look() -> None:
         shares.extend(counted(direct.server.port, "octet_connections").values())
 
+    time.sleep(_PAUSE_S)
     closed_loop(direct.server.port, direct.requests["cnn", "binary"], 32, 1.0, look=look)
     results.extras["fewest connections of a worker, of 32"] = min(shares)
     results.extras["most connections of a worker, of 32"] = max(shares)

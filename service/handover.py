@@ -126,7 +126,9 @@ class Intake:
                 said, descriptors = b"", []
             if not said:
                 return connections or None
-            self._say(_TAKEN if descriptors else _TAKEN + _ENDED)  # it is lost where there are too many open files
+            self._say(
+                _TAKEN if descriptors else _TAKEN + _ENDED
+            )  # it is lost where there are too many open files
             connections += [socket.socket(fileno=descriptor) for descriptor in descriptors]
 
     def catch_up(self) -> None:

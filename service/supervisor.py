@@ -139,7 +139,8 @@ def _serve(workers: list[_Worker], listener: socket.socket, signals: Signals, dr
         while time.monotonic() < _close_at_s(signals, drain_delay_s):
             dispatches = [worker.dispatch for worker in workers]
             processes = [worker.process for worker in workers]
-            for key, _ in selector.select(_WATCH_S):
+            events = selector.select(_WATCH_S)
+            for key, _ in sorted(events, key=lambda event: event[0].fileobj is listener):  # news come first
                 if key.fileobj is listener:
                     _accept(listener, dispatches)
                 elif isinstance(key.fileobj, Dispatch) and not key.fileobj.read_news():

@@ -109,7 +109,11 @@ def parse_shape(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
-    if len(text) > 200 or len(parts) > 8 or not all(part.isascii() and part.isdigit() and 0 < len(part) < 10 for part in parts):
+    if (
+        len(text) > 200
+        or len(parts) > 8
+        or not all(part.isascii() and part.isdigit() and 0 < len(part) < 10 for part in parts)
+    ):
         raise InputError(f"X-Tensor-Shape must be positive integers separated by commas, not {text[:80]!r}")
     return tuple(int(part) for part in parts)
 
@@ -148,7 +152,7 @@ def _holds_only_numbers(body: bytes) -> bool:
 def _png_values(body: bytes) -> int:
     """How many values a PNG decodes to, by the width and height in its header; 0 where that does not tell.
 
-    Of several headers the last counts, and compressed texts and colour profiles are unpacked beside the image.
+    Of several headers the last counts, and compressed texts and profiles are unpacked beside the image.
     """
     if len(body) < 24 or not body.startswith(_PNG_START):
         return 0

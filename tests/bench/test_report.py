@@ -20,7 +20,9 @@ def load(per_s: float, latency_s: float = 0.01) -> Load:
 @pytest.fixture
 def results() -> Results:
     found = Results(machine={"processor": "a processor", "python": "3"})
-    found.ceilings = [{"cnn": {1: 800.0, 8: best}, "lstm": {1: 100.0, 8: 200.0}} for best in (900, 1000, 5000)]
+    found.ceilings = [
+        {"cnn": {1: 800.0, 8: best}, "lstm": {1: 100.0, 8: 200.0}} for best in (900, 1000, 5000)
+    ]
     for per_s in (790, 800, 5):
         found.samples.append(Sample.of(load(per_s), "octet", 2, "binary", "cnn", 32))
     found.samples.append(Sample.of(load(780), "octet", 2, "json", "cnn", 32))
@@ -34,7 +36,9 @@ def results() -> Results:
 
 
 def test_figures_are_ratios_of_medians_and_say_what_they_reach(results: Results) -> None:
-    found = {figure.title: (figure.measure(results), figure.verdict(figure.measure(results))) for figure in FIGURES}
+    found = {
+        figure.title: (figure.measure(results), figure.verdict(figure.measure(results))) for figure in FIGURES
+    }
     assert found["throughput / bare ceiling, CNN, binary, 32 connections"] == (pytest.approx(0.79), "must")
     assert found["the same, spoken-digit LSTM"] == (None, "not measured")
     assert found["JSON / binary throughput"] == (pytest.approx(780 / 790), "aim")

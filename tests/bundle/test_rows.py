@@ -356,7 +356,9 @@ def test_pixels_are_read_the_same_way_quickly(image: Manifest, pixels: np.ndarra
     assert_same_quickly(image, pixels.tolist())
 
 
-@given(st.lists(st.floats(-1.5, 1.5) | st.integers(-(2**63), 2**64 - 1) | st.lists(st.floats(-1, 1)), max_size=9))
+@given(
+    st.lists(st.floats(-1.5, 1.5) | st.integers(-(2**63), 2**64 - 1) | st.lists(st.floats(-1, 1)), max_size=9)
+)
 def test_sounds_are_read_the_same_way_quickly(audio: Manifest, values: list[object]) -> None:
     assert_same_quickly(audio, values)
 

@@ -7,9 +7,9 @@ import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 
+from bundle import session as session_module
 from bundle.errors import GraphError, ProviderError
 from bundle.manifest import SessionConfig, TensorSpec
-from bundle import session as session_module
 from bundle.session import (
     check_signature,
     choose_provider,

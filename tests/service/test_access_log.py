@@ -28,7 +28,7 @@ def test_a_text_line_looks_like_the_other_log_lines(
     request_id.reset(token)
     AccessLog("text").write([ANSWERED])
     other, line = capsys.readouterr().err.splitlines()
-    moments = [datetime.strptime(each[:23], "%Y-%m-%d %H:%M:%S,%f") for each in (other, line)]  # noqa: DTZ007
+    moments = [datetime.strptime(each[:23], "%Y-%m-%d %H:%M:%S,%f") for each in (other, line)]
     assert timedelta(0) <= moments[1] - moments[0] < timedelta(seconds=5)
     assert line[23:] == other[23:] == " INFO service.access [id-1] POST /v1/models/m:predict 200 1.23 ms"
 
@@ -79,7 +79,9 @@ def test_milliseconds_have_three_digits(
         assert re.match(rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d,{expected} INFO", capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("failure", [OSError(28, "no space left"), ValueError("I/O operation on closed file")])
+@pytest.mark.parametrize(
+    "failure", [OSError(28, "no space left"), ValueError("I/O operation on closed file")]
+)
 def test_a_log_that_cannot_be_written_stops_nothing(
     monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:

@@ -25,9 +25,7 @@ pytestmark = pytest.mark.anyio
 class Harness:
     """A batcher in front of an echo, and what its metrics say."""
 
-    def __init__(
-        self, pool: RunPool, batch: int, queue: int, seconds_per_element: float = math.inf
-    ) -> None:
+    def __init__(self, pool: RunPool, batch: int, queue: int, seconds_per_element: float = math.inf) -> None:
         self.echo = Echo(batch, seconds_per_element)
         self.metrics = Metrics()
         self.batcher = Batcher(self.echo.runner, pool, queue, self.metrics)
@@ -92,7 +90,7 @@ async def test_what_arrives_while_the_runner_is_busy_runs_together_up_to_the_lim
         await until(lambda: harness.sample("octet_queue_depth") == 6)
         harness.echo.gate.set()
         answers = await asyncio.gather(busy, *callers)
-        assert [answer for answer in answers] == [echoed(1000), *(echoed(n) for n in range(6))]
+        assert answers == [echoed(1000), *(echoed(n) for n in range(6))]
         assert harness.echo.runs == [[1000], [0, 1, 2, 3], [4, 5]]
 
 
@@ -103,7 +101,7 @@ async def test_callers_of_different_sizes_in_one_run_each_get_their_own_rows() -
         await until(lambda: harness.sample("octet_queue_depth") == 6)
         harness.echo.gate.set()
         answers = await asyncio.gather(*callers)
-        assert [answer for answer in answers] == [echoed(1, 2), echoed(3, 4, 5), echoed(6)]
+        assert answers == [echoed(1, 2), echoed(3, 4, 5), echoed(6)]
         assert harness.echo.runs == [[1000], [1, 2, 3, 4, 5, 6]]
         await busy
 

@@ -101,7 +101,9 @@ async def test_what_has_begun_and_is_not_answered_is_in_flight() -> None:
 async def test_what_is_rendered_holds_every_request_that_was_answered_before() -> None:
     harness = Harness()
     harness.answer()
-    assert b'octet_requests_total{model="m",route="/r",status="200",version="1"} 1.0' in harness.metrics.render()
+    assert (
+        b'octet_requests_total{model="m",route="/r",status="200",version="1"} 1.0' in harness.metrics.render()
+    )
     harness.metrics.render()
     await asyncio.sleep(0.05)
     assert harness.requests("200") == 1

@@ -79,7 +79,7 @@ def test_when_one_that_was_called_needs_no_slot_any_more_the_next_is_called(aske
 
 
 def test_who_withdraws_before_it_is_called_loses_its_place_and_nobody_is_called(askers: list[Asker]) -> None:
-    one, two, three = askers
+    one, two, _ = askers
     assert [each.take() for each in askers] == [True, False, False]
     two.withdraw()
     two.withdraw()

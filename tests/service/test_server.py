@@ -7,9 +7,11 @@ import os
 import re
 import signal
 import socket
+import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,9 +21,10 @@ import pytest
 import uvicorn
 
 from service.app import create_app
+from service.handover import Dispatch, Intake
 from service.metrics import Metrics
 from service.registry import load_registry
-from service.server import DrainingServer, bind, run_worker
+from service.server import DrainingServer, bind, run_worker, uvicorn_config
 from service.settings import Settings
 from tests.conftest import LiveServer, running_service
 from tests.service.calls import (
@@ -355,6 +358,113 @@ async def test_the_address_is_logged_when_it_answers(
             assert answer.status_code == 200
             server.handle_exit(signal.SIGTERM, None)
             await serving
+
+
+@asynccontextmanager
+async def adopting(repository: Path) -> AsyncIterator[tuple[DrainingServer, Dispatch, asyncio.Task[None]]]:
+    """A server to which connections are handed over, in this process."""
+    dispatch = Dispatch()
+    intake = Intake(dispatch.worker_end)
+    settings = Settings(models=repository, threads=1)
+    metrics = Metrics()
+    app = create_app(settings, load_registry(settings, metrics), metrics)
+    app.state.intake = intake
+    server = DrainingServer(uvicorn_config(app), app, 1000, intake)
+    server.capture_signals = nullcontext  # type: ignore[method-assign]  # they are pytest's
+    task = asyncio.ensure_future(server.serve(sockets=[]))
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            await told(dispatch, lambda: dispatch.ready)
+            yield server, dispatch, task
+    finally:
+        server.should_exit = server.force_exit = True
+        await asyncio.wait([task])
+        dispatch.close()
+
+
+async def told(dispatch: Dispatch, condition: Callable[[], bool]) -> None:
+    """Read the news until a condition holds."""
+    while not condition():
+        dispatch.read_news()
+        await asyncio.sleep(0.001)
+
+
+class Caller:
+    """A connection of TCP that a supervisor accepted and hands over."""
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.socket = socket.create_connection(listener.getsockname())
+            accepted, _ = listener.accept()
+        assert dispatch.give(accepted)
+
+    async def ask(self, request: bytes) -> bytes:
+        loop = asyncio.get_running_loop()
+        self.socket.setblocking(False)
+        await loop.sock_sendall(self.socket, request)
+        return await loop.sock_recv(self.socket, 65536)
+
+
+HEALTH = b"GET /healthz HTTP/1.1\r\nhost: octet\r\n\r\n"
+
+
+@pytest.mark.anyio
+async def test_a_server_answers_on_connections_that_are_handed_over(repository: Path) -> None:
+    async with adopting(repository) as (server, dispatch, _):
+        callers = [Caller(dispatch) for _ in range(3)]
+        for _ in range(2):
+            for caller in callers:
+                assert (await caller.ask(HEALTH)).startswith(b"HTTP/1.1 200 ")
+        await told(dispatch, lambda: not dispatch.take_back())
+        assert dispatch.open == 3
+        for protocol in server.server_state.connections:  # small answers must not wait for company
+            ours = protocol.transport.get_extra_info("socket")
+            assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        for caller in callers:
+            caller.socket.close()
+        await told(dispatch, lambda: dispatch.open == 0)
+        assert server.server_state.connections == set()
+
+
+@pytest.mark.anyio
+async def test_a_connection_whose_caller_has_gone_before_it_is_served_has_ended(repository: Path) -> None:
+    async with adopting(repository) as (_, dispatch, _):
+        for linger in (False, True):
+            caller = Caller(dispatch)
+            if linger:  # it is reset
+                caller.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            caller.socket.close()
+        await told(dispatch, lambda: dispatch.open == 0)
+        other = Caller(dispatch)
+        assert (await other.ask(HEALTH)).startswith(b"HTTP/1.1 200 ")
+        other.socket.close()
+
+
+@pytest.mark.anyio
+async def test_a_server_without_a_port_drains_until_it_is_told_that_no_connection_will_come(
+    repository: Path,
+) -> None:
+    async with adopting(repository) as (server, dispatch, task):
+        in_flight, idle = Caller(dispatch), Caller(dispatch)
+        assert (await idle.ask(HEALTH)).startswith(b"HTTP/1.1 200 ")
+        request = head(IMAGE, "content-type: application/json", f"content-length: {len(BODY)}") + BODY
+        in_flight.socket.sendall(request[:-5])
+        server.handle_exit(signal.SIGTERM, None)
+        assert server._stop_at_s == math.inf
+        late = Caller(dispatch)
+        answer = await late.ask(HEALTH)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close" in answer
+        last = Caller(dispatch)  # it lies in the channel when that is closed
+        dispatch.close()
+        answer = await last.ask(HEALTH)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close" in answer
+        answer = await in_flight.ask(request[-5:])
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        await asyncio.wait_for(task, LIMIT_S)
+        for caller in (in_flight, idle, late, last):
+            caller.socket.close()
 
 
 def test_a_worker_serves_until_a_signal_and_then_returns(repository: Path) -> None:

@@ -113,7 +113,9 @@ def test_a_worker_that_is_killed_under_load_is_noticed_by_nobody_who_tries_again
                 killed.kill()
                 killed.wait(LIMIT_S)
             now = counts(server)
-            fallen = {name: (value, now.get(name)) for name, value in before.items() if now.get(name, 0) < value}
+            fallen = {
+                name: (value, now.get(name)) for name, value in before.items() if now.get(name, 0) < value
+            }
             assert fallen == {}
             before = now
             time.sleep(0.05)
@@ -170,7 +172,9 @@ def test_connections_are_spread_evenly_whatever_has_ended_before(server: LiveSer
         eventually(lambda: open_connections(server) in ([10, 10], [10, 11]))
 
 
-def test_a_worker_that_hangs_gets_no_more_connections_and_those_it_has_wait_for_it(server: LiveServer) -> None:
+def test_a_worker_that_hangs_gets_no_more_connections_and_those_it_has_wait_for_it(
+    server: LiveServer,
+) -> None:
     hung = workers_of(server)[0]
     with ExitStack() as stack:
         with suspended(hung):

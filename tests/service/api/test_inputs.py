@@ -276,7 +276,22 @@ def test_a_shape_is_parsed(text: str | None, expected: tuple[int, ...] | None) -
 
 
 @pytest.mark.parametrize(
-    "text", [" " * 200 + "1", "", ",", "1,", "1;4", "-1,4", "1.0", "a", "²", "1,4,4 x", "9999999999", ",".join("1" * 9), "1_0"]
+    "text",
+    [
+        " " * 200 + "1",
+        "",
+        ",",
+        "1,",
+        "1;4",
+        "-1,4",
+        "1.0",
+        "a",
+        "²",
+        "1,4,4 x",
+        "9999999999",
+        ",".join("1" * 9),
+        "1_0",
+    ],
 )
 def test_a_shape_that_is_no_list_of_integers_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="X-Tensor-Shape must be"):
