@@ -125,7 +125,7 @@ def test_a_provider_that_leaves_heavy_operators_to_the_cpu_is_refused(
         return [SimpleNamespace(ep_name="SomeOtherProvider", get_nodes=lambda: nodes)]
 
     monkeypatch.setattr(session_module, "_placement", placement)
-    with pytest.raises(ProviderError, match="^CPUExecutionProvider leaves Gemm, LSTM to the CPU$"):
+    with pytest.raises(ProviderError, match=r"^CPUExecutionProvider leaves Gemm, LSTM to the CPU$"):
         create_session(MODEL, SessionConfig(), "cpu")
 
 

@@ -415,7 +415,7 @@ async def test_a_server_answers_on_connections_that_are_handed_over(repository: 
         for _ in range(2):
             for caller in callers:
                 assert (await caller.ask(HEALTH)).startswith(b"HTTP/1.1 200 ")
-        await told(dispatch, lambda: not dispatch.take_back())
+        await told(dispatch, lambda: not dispatch._untaken)
         assert dispatch.open == 3
         for protocol in server.server_state.connections:  # small answers must not wait for company
             ours = protocol.transport.get_extra_info("socket")
