@@ -48,6 +48,28 @@ def test_what_serves_loads_no_training_framework(module: str) -> None:
     assert done.stdout == "loaded\n"
 
 
+HTTP = {"fastapi", "starlette", "uvicorn", "httptools"}
+KNOW_HTTP = ("service/api/", "service/app.py", "service/server.py")
+
+
+@each_module
+def test_only_the_http_side_imports_what_speaks_http(path: Path) -> None:
+    """The contract names those that must not, so a new module could be forgotten there."""
+    relative = path.relative_to(ROOT).as_posix()
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in imports_of(node)
+    }
+    assert relative.startswith(KNOW_HTTP) or not HTTP & imported
+
+
+def imports_of(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+
+
 def definitions(tree: ast.AST) -> Iterator[Definition]:
     """Every class and function, however deep."""
     return (node for node in ast.walk(tree) if isinstance(node, Definition))

@@ -364,7 +364,8 @@ async def test_the_address_is_logged_when_it_answers(
 async def adopting(repository: Path) -> AsyncIterator[tuple[DrainingServer, Dispatch, asyncio.Task[None]]]:
     """A server to which connections are handed over, in this process."""
     dispatch = Dispatch()
-    intake = Intake(dispatch.worker_end)
+    worker_end = dispatch.worker_end.dup()  # as another process holds it
+    intake = Intake(worker_end)
     settings = Settings(models=repository, threads=1)
     metrics = Metrics()
     app = create_app(settings, load_registry(settings, metrics), metrics)
@@ -380,6 +381,7 @@ async def adopting(repository: Path) -> AsyncIterator[tuple[DrainingServer, Disp
         server.should_exit = server.force_exit = True
         await asyncio.wait([task])
         dispatch.close()
+        worker_end.close()
 
 
 async def told(dispatch: Dispatch, condition: Callable[[], bool]) -> None:

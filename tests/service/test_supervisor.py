@@ -24,7 +24,7 @@ from service.settings import Settings
 from service.supervisor import CANNOT_START, _work, supervise
 from tests.conftest import LiveServer
 from tests.service.calls import IMAGE, JSON, assert_image_answers, instances, pixels
-from tests.service.live import LIMIT_S, connect, eventually, head, log_text, samples
+from tests.service.live import LIMIT_S, connect, eventually, head, log_text, read_answer, samples
 
 COUNTED = ("tiny-image", "/v1/models/{name}:predict", "200", "2")
 
@@ -141,7 +141,12 @@ def counts(server: LiveServer) -> dict[str, float]:
 def ask(connection: socket.socket) -> bool:
     """Whether a request on an open connection is answered."""
     connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: octet\r\n\r\n")
-    return connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+    answer = b""
+    while not answer.endswith(b'{"status":"ok"}'):
+        if not (part := connection.recv(1000)):
+            return False
+        answer += part
+    return True
 
 
 def open_connections(server: LiveServer) -> list[float]:
@@ -229,6 +234,7 @@ def test_none_of_very_many_connections_is_lost_while_the_supervisor_looks_away(s
                 each.close()
             time.sleep(0.5)
         eventually(lambda: sum(open_connections(server)) == 1)
+        time.sleep(0.5)  # the workers say what there was no room for
         again = [stack.enter_context(connect(server.url)) for _ in range(20)]
         assert all(map(ask, again))
         eventually(lambda: min(open_connections(server)) >= 9)  # it knows that the others have gone
@@ -258,6 +264,43 @@ def test_a_second_sigterm_or_ctrl_c_skips_the_delay_of_all_workers(
             time.sleep(1.2)  # sooner, it would be taken for the same
     assert server.process.wait(LIMIT_S) == 0
     assert "Traceback" not in log_text(server)
+
+
+def test_while_workers_drain_nothing_is_cut(
+    start_service: Callable[..., LiveServer], repository: Path
+) -> None:
+    server = start_service("--models", str(repository), "--workers", "2", "--drain-delay-s", "2")
+    body = instances(pixels(2))
+    request = head(IMAGE, "content-type: application/json", f"content-length: {len(body)}") + body
+    with ExitStack() as stack:
+        in_flight, idle = ([stack.enter_context(connect(server.url)) for _ in range(4)] for _ in range(2))
+        assert all(map(ask, idle))
+        for each in in_flight:
+            each.sendall(request[:-5])
+        server.process.send_signal(signal.SIGTERM)
+        eventually(lambda: len(re.findall("draining for 2 s", log_text(server))) == 2)
+        for each in idle:  # what they are told, the answer to this one says
+            each.sendall(request)
+            answer = read_answer(each)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"connection: close" in answer
+        for _ in range(4):
+            assert httpx.get(f"{server.url}/readyz", timeout=LIMIT_S).status_code == 503
+            call(server)
+        eventually(lambda: refuses(server.url))
+        for each in in_flight:
+            each.sendall(request[-5:])
+            assert read_answer(each).startswith(b"HTTP/1.1 200 ")
+    assert server.process.wait(LIMIT_S) == 0
+    assert "Traceback" not in log_text(server)
+
+
+def refuses(url: str) -> bool:
+    try:
+        connect(url).close()
+    except ConnectionError:
+        return True
+    return False
 
 
 def test_workers_stop_under_load_and_the_port_closes(

@@ -39,6 +39,8 @@ pytestmark = pytest.mark.anyio
 IMAGES = pixels(2)
 BODY = instances(IMAGES)
 GOOD = request(BODY)
+BAD = request(b'{"instances": 5}')  # which is found out at once, on the event loop
+BROKEN = request(b"{")  # and this in a thread
 HEALTH = request(method="GET", path="/healthz", kind="", length=None)
 ROUTE = "/v1/models/{name}:predict"
 
@@ -225,7 +227,8 @@ async def test_a_limit_below_that_of_the_lane_holds_in_it_too(repository: Path, 
         (request(BODY, "x-timeout-ms: 1_0"), 400, "X-Timeout-Ms must be"),
         (request(BODY, "x-timeout-ms: \xb2"), 400, "X-Timeout-Ms must be"),
         (request(bytes(16), "x-tensor-shape: \xb9,4,4", kind="application/octet-stream"), 400, "X-Tensor"),
-        (request(b"{"), 400, "not valid JSON"),
+        (BROKEN, 400, "not valid JSON"),
+        (BAD, 400, "must be a list"),
         (request(b""), 400, "not valid JSON"),
         (request(b"I am a text", kind="image/png"), 400, "not a PNG"),
         (request(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", kind="image/png"), 400, "image"),
@@ -358,11 +361,12 @@ async def test_requests_in_one_packet_are_answered_in_their_order(repository: Pa
 
 @pytest.mark.parametrize("threads", [1, 2])
 async def test_both_ways_may_be_mixed_in_one_packet(repository: Path, threads: int) -> None:
-    bad, unknown = request(b"{"), request(BODY, path="/v1/models/nothing:predict")
-    sent = [GOOD, HEALTH, bad, bad, GOOD, unknown, request(wav(sound()), path=AUDIO, kind="audio/wav"), bad]
+    unknown = request(BODY, path="/v1/models/nothing:predict")
+    voice = request(wav(sound()), path=AUDIO, kind="audio/wav")
+    sent = [GOOD, HEALTH, BROKEN, BAD, BAD, GOOD, unknown, voice, BROKEN]
     async with connected(repository, threads=threads) as (client, wire):
         for order in (sent, sent[::-1], sent[2:] + sent[:2]):
-            statuses = {GOOD: 200, HEALTH: 200, bad: 400, unknown: 404}
+            statuses = {GOOD: 200, HEALTH: 200, BAD: 400, BROKEN: 400, unknown: 404}
             wire.send(*order)
             answers = [await wire.read() for _ in order]
             assert [answer.status for answer in answers] == [statuses.get(each, 200) for each in order]
@@ -610,7 +614,7 @@ async def test_a_connection_is_closed_when_nothing_happens_on_it(repository: Pat
 
 
 @pytest.mark.usefixtures("hasty")
-@pytest.mark.parametrize("first", [request(b"{"), HEALTH], ids=["bad", "health"])
+@pytest.mark.parametrize("first", [BAD, BROKEN, HEALTH], ids=["bad", "broken", "health"])
 async def test_a_connection_is_not_closed_while_a_request_is_answered(repository: Path, first: bytes) -> None:
     """Not even where it came in the packet of another one that was answered at once."""
     async with gated(repository) as (_, predictor, wire):
@@ -725,7 +729,7 @@ async def test_a_caller_that_never_reads_is_held_back_and_others_are_served(
 ) -> None:
     """Its answers fill the buffers of the socket; after that none of its requests is read any more."""
     sent = 0
-    one = request(instances(pixels(1))) if good else request(b"{" + b"x" * 50)
+    one = request(instances(pixels(1))) if good else BAD
     async with running_app(repository, threads=1) as client:
         with socket.socket(socket.AF_UNIX) as deaf:
             deaf.setblocking(False)
@@ -756,7 +760,11 @@ async def test_a_caller_that_reads_late_gets_every_answer(repository: Path) -> N
         transport = wire._reader._transport  # type: ignore[attr-defined]
         transport.pause_reading()
         for i in range(n):
-            wire.send(request(BODY, f"x-request-id: {i}") if i % 3 else request(b"{", f"x-request-id: {i}"))
+            wire.send(
+                request(BODY, f"x-request-id: {i}")
+                if i % 3
+                else request(b'{"instances": 5}', f"x-request-id: {i}")
+            )
         await asyncio.sleep(0.3)
         transport.resume_reading()
         for i in range(n):
