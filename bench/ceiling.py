@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from multiprocessing.queues import SimpleQueue
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from bundle.repository import read_bundle
 from bundle.session import Provider
 
 BATCHES = (1, 8, 32)
+# A caller that does not start by then breaks the measurement off.
+_START_S = 60
 Feeds = dict[str, NDArray[Any]]
 
 
@@ -37,25 +39,14 @@ def measure_ceiling(bundle: Path, row: Feeds, seconds: float, callers: int = 2) 
 def _run_callers(bundle: Path, row: Feeds, batch: int, seconds: float, callers: int) -> float:
     spawn = multiprocessing.get_context("spawn")
     feeds = {name: np.repeat(array, batch, axis=0) for name, array in row.items()}
-    barrier, rates = spawn.Barrier(callers), spawn.SimpleQueue()
-    arguments = (bundle, feeds, seconds, barrier, rates)
-    processes = [spawn.Process(target=_call, args=arguments) for _ in range(callers)]
-    for process in processes:
-        process.start()
-    total: float = sum(rates.get() for _ in processes)
-    for process in processes:
-        process.join()
-    return total * batch
+    with spawn.Manager() as manager, ProcessPoolExecutor(callers, spawn) as pool:
+        barrier = manager.Barrier(callers, timeout=_START_S)
+        calls = [pool.submit(_call, bundle, feeds, seconds, barrier) for _ in range(callers)]
+        return sum(call.result() for call in calls) * batch
 
 
-def _call(
-    bundle: Path,
-    feeds: Feeds,
-    seconds: float,
-    barrier: Any,
-    rates: SimpleQueue[float],
-    provider: Provider = "cpu",
-) -> None:
+def _call(bundle: Path, feeds: Feeds, seconds: float, barrier: Any, provider: Provider = "cpu") -> float:
+    """Return the runs a second of one caller."""
     predictor = create_predictor(read_bundle(bundle), "int8", provider)
     for _ in range(5):
         predictor.run_feeds(feeds)
@@ -64,4 +55,4 @@ def _call(
     while time.perf_counter() < began_s + seconds:
         predictor.run_feeds(feeds)
         runs += 1
-    rates.put(runs / (time.perf_counter() - began_s))
+    return runs / (time.perf_counter() - began_s)

@@ -21,6 +21,7 @@ from fastapi import FastAPI
 from service.api.lane import Lane, LaneProtocol
 from service.app import create_app
 from service.handover import Intake
+from service.memory import use_one_arena
 from service.metrics import Metrics
 from service.registry import load_registry
 from service.settings import Settings
@@ -166,6 +167,7 @@ def run_worker(settings: Settings, source: socket.socket | Intake) -> None:
     Raises:
         BundleError: a bundle cannot be served.
     """
+    use_one_arena()
     metrics = Metrics()
     registry = load_registry(settings, metrics)
     app = create_app(settings, registry, metrics)
