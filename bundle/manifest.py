@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from bundle.datatypes import Datatype
 from bundle.errors import ManifestError
 
 MANIFEST_FILE = "manifest.json"
@@ -23,8 +24,6 @@ SCHEMA_VERSION: Literal[1] = 1
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$"
 
 Precision = Literal["int8", "fp32"]
-# The tensor types that a bundle may use, by their Open Inference Protocol names.
-Datatype = Literal["UINT8", "INT32", "INT64", "FP32"]
 ModelName = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 # A plain name inside the bundle's directory: no separator, no leading dot, so it cannot lead outside.
@@ -41,24 +40,31 @@ class TensorSpec(Frozen):
     """One input or output of a graph.
 
     Attributes:
-        shape: one entry a dimension; a number is fixed, a string names a free dimension. The first
-            is always "batch".
+        shape: one entry a dimension; a number is fixed, a string names a free dimension. The first is
+            "batch" in all tensors of a model whose rows run together, and in none of another's.
         lengths_of: for an int64 input of shape ("batch",): it carries, for each row, how much of
             the named input's free dimension is real; the rest is padding.
         allowed_range: inclusive bounds of the values that the graph was trained for. A tensor
             outside is refused; decoded media are clipped into it.
+        optional: an input that may be left out, because the graph holds a default for it.
     """
 
     name: str
     datatype: Datatype
-    shape: tuple[int | str, ...] = Field(min_length=1)
+    shape: tuple[int | str, ...]
     lengths_of: str | None = None
     allowed_range: tuple[float, float] | None = None
+    optional: bool = False
 
     @property
     def row_shape(self) -> tuple[int | str, ...]:
-        """Shape of one row: `shape` without its batch dimension."""
-        return self.shape[1:]
+        """Shape of one row: `shape` without its batch dimension, where it has one."""
+        return self.shape[1:] if self.batched else self.shape
+
+    @property
+    def batched(self) -> bool:
+        """Whether its first dimension counts rows."""
+        return self.shape[:1] == ("batch",)
 
     @property
     def free_dimensions(self) -> int:
@@ -67,8 +73,8 @@ class TensorSpec(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.shape[0] != "batch":
-            raise ValueError(f"tensor {self.name!r}: the first dimension must be 'batch'")
+        if "batch" in self.shape[1:]:
+            raise ValueError(f"tensor {self.name!r}: only the first dimension can be 'batch'")
         if any(isinstance(size, int) and size < 1 for size in self.shape):
             raise ValueError(f"tensor {self.name!r}: a fixed dimension must be at least 1")
         if self.allowed_range is not None and not self.allowed_range[0] < self.allowed_range[1]:
@@ -151,7 +157,7 @@ class Quantization(Frozen):
         excluded_nodes: names in the fp32 graph of the heavy nodes that were left in fp32.
     """
 
-    method: Literal["static_qdq", "dynamic"]
+    method: Literal["static_qdq", "dynamic", "weight_only"]
     activation_type: Literal["uint8"] = "uint8"
     weight_type: Literal["int8"] = "int8"
     per_channel: bool
@@ -230,19 +236,26 @@ class Provenance(Frozen):
 
 
 class Manifest(Frozen):
-    """The description of one bundle, as it stands in `manifest.json`."""
+    """The description of one bundle, as it stands in `manifest.json`.
+
+    Attributes:
+        task: a "classification" gives "logits", one for each label, and maybe "features"; of "tensors"
+            nothing is known but their names, types and shapes.
+        labels: of a classification; of "tensors" maybe none.
+        max_batch_size: rows that run together at most; 1 where the tensors have no batch dimension.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
     schema_version: Literal[1]
     name: ModelName
     version: int = Field(gt=0)
-    task: Literal["classification"]
+    task: Literal["classification", "tensors"]
     description: str
     inputs: tuple[TensorSpec, ...] = Field(min_length=1)
     outputs: tuple[TensorSpec, ...] = Field(min_length=1)
     decoding: Decoding
-    labels: tuple[str, ...] = Field(min_length=2)
+    labels: tuple[str, ...]
     graphs: dict[Precision, Graph]
     session: SessionConfig
     max_batch_size: int = Field(ge=1)
@@ -253,6 +266,11 @@ class Manifest(Frozen):
     def data_inputs(self) -> tuple[TensorSpec, ...]:
         """The inputs that callers send: all but the lengths, which the predictor fills in."""
         return tuple(tensor for tensor in self.inputs if tensor.lengths_of is None)
+
+    @property
+    def batched(self) -> bool:
+        """Whether the tensors hold one or more rows; otherwise each request runs alone, as it is."""
+        return self.inputs[0].batched
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -272,13 +290,18 @@ def _check_tensors(manifest: Manifest) -> None:
     outputs = {tensor.name: tensor for tensor in manifest.outputs}
     if len(inputs) != len(manifest.inputs) or len(outputs) != len(manifest.outputs):
         raise ValueError("a tensor name stands twice")
-    if not {"logits", "features"} <= set(outputs):
-        raise ValueError("outputs must hold 'logits' and 'features'")
-    if outputs["logits"].shape != ("batch", len(manifest.labels)):
-        raise ValueError("logits must have the shape [batch, number of labels]")
+    _check_batching(manifest)
+    if manifest.task == "classification":
+        if len(manifest.labels) < 2:
+            raise ValueError("a classification needs two labels or more")
+        if "logits" not in outputs:
+            raise ValueError("the outputs of a classification must hold 'logits'")
+        logits = outputs["logits"]
+        if (logits.datatype, logits.shape) != ("FP32", ("batch", len(manifest.labels))):
+            raise ValueError("logits must be FP32 [batch, number of labels]")
     for tensor in manifest.inputs:
         if tensor.lengths_of is None:
-            if tensor.free_dimensions > 1:
+            if tensor.free_dimensions > 1 and manifest.task == "classification":
                 raise ValueError(f"input {tensor.name!r} has more than one free dimension a row")
             continue
         measured = inputs.get(tensor.lengths_of)
@@ -292,6 +315,16 @@ def _check_tensors(manifest: Manifest) -> None:
                 "that has a free dimension"
             )
     _check_decoding(manifest)
+
+
+def _check_batching(manifest: Manifest) -> None:
+    tensors = (*manifest.inputs, *manifest.outputs)
+    if any(tensor.batched != manifest.batched for tensor in tensors):
+        raise ValueError("the first dimension must be 'batch' in all inputs and outputs or in none")
+    if not manifest.batched and (manifest.max_batch_size > 1 or manifest.task == "classification"):
+        raise ValueError("without a batch dimension no rows run together, and nothing can be classified")
+    if manifest.batched and any(tensor.optional for tensor in manifest.inputs):
+        raise ValueError("an input can be optional only where there is no batch dimension")
 
 
 def _check_decoding(manifest: Manifest) -> None:

@@ -7,6 +7,7 @@ it, so the figures are those of the code that serves.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from bundle.confidence import RowConfidence, assess
+from bundle.answer import Answer, Outputs, Run
+from bundle.datatypes import DTYPES, Array
 from bundle.errors import GoldenError, GraphError, ProviderError
 from bundle.golden import check_golden, load_golden
 from bundle.manifest import GOLDEN_FILE, Precision, SessionConfig
 from bundle.repository import Bundle, read_bundle
-from bundle.rows import DTYPES, Array, Row, collate, size_of
+from bundle.rows import Row, collate, size_of
 from bundle.session import (
     ORT_ERRORS,
     Provider,
@@ -30,6 +32,7 @@ from bundle.session import (
     choose_provider,
     create_session,
     default_precision,
+    run_session,
 )
 
 logger = logging.getLogger(__name__)
@@ -38,14 +41,6 @@ logger = logging.getLogger(__name__)
 _WARM_UP_LENGTH = 4_000
 # Quick to load, for a graph that is looked at and not run.
 _UNOPTIMIZED = SessionConfig(graph_optimization_level="disabled")
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What a graph gives for n rows: logits (n, labels) float32 and features (n, size) float32."""
-
-    logits: NDArray[np.float32]
-    features: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -83,28 +78,37 @@ class Predictor:
         Args:
             rows: as the functions of `bundle.rows` give them, at least one.
         """
-        manifest = self.bundle.manifest
-        if not 1 <= len(rows) <= manifest.max_batch_size:
-            raise ValueError(f"{len(rows)} rows; 1 to {manifest.max_batch_size} run together")
-        return self.run_feeds(collate(manifest, rows))
+        return self.run_feeds(self._collate(rows))
 
     def run_all(self, rows: Sequence[Row]) -> Outputs:
         """Run any number of rows, in batches of at most `max_batch_size`."""
         size = self.bundle.manifest.max_batch_size
         parts = [self.run(rows[start : start + size]) for start in range(0, len(rows), size)]
-        return Outputs(
-            logits=np.concatenate([part.logits for part in parts]),
-            features=np.concatenate([part.features for part in parts]),
-        )
+        names = parts[0].arrays
+        return Outputs({name: np.concatenate([part.arrays[name] for part in parts]) for name in names})
 
     def run_feeds(self, feeds: dict[str, Array]) -> Outputs:
         """Run collated graph inputs."""
-        logits, features = self.session.run(["logits", "features"], feeds)
-        return Outputs(logits=logits, features=features)
+        return Outputs(
+            run_session(self.session, self.bundle.manifest.inputs, self.bundle.manifest.outputs, feeds)
+        )
 
-    def assess(self, rows: Sequence[Row]) -> list[RowConfidence]:
-        """Run rows together as `run` does, and say what is known of each one's answer."""
-        return assess(self.run(rows).logits, self.temperature)
+    def answer(self, rows: Sequence[Row]) -> list[Answer]:
+        """Run rows together as `run` does; return each one's answer."""
+        manifest = self.bundle.manifest
+        began_s = time.perf_counter()
+        feeds = self._collate(rows)
+        collated_s = time.perf_counter()
+        outputs = self.run_feeds(feeds)
+        took_s = time.perf_counter() - collated_s
+        run = Run(outputs, self.temperature, collated_s - began_s, took_s)
+        return [Answer(run, i if manifest.batched else None) for i in range(len(rows))]
+
+    def _collate(self, rows: Sequence[Row]) -> dict[str, Array]:
+        manifest = self.bundle.manifest
+        if not 1 <= len(rows) <= manifest.max_batch_size:
+            raise ValueError(f"{len(rows)} rows; 1 to {manifest.max_batch_size} run together")
+        return collate(manifest, rows)
 
     def logits(self, feeds: dict[str, Array]) -> NDArray[np.float32]:
         """Run collated graph inputs; return the logits alone."""
@@ -114,11 +118,14 @@ class Predictor:
         """Run the smallest and the largest batch or all sizes, so that no caller pays for what comes first.
 
         Returns:
-            Seconds that a run of the largest batch takes on this machine for each element of its rows.
+            Seconds that a run of the largest batch takes on this machine for each element of its rows;
+            infinite where that is not known.
 
         Raises:
             GraphError: the graph cannot run them.
         """
+        if self.bundle.manifest.task == "tensors":  # which sizes it takes, only its golden inputs tell
+            return math.inf
         row: Row = {
             tensor.name: np.zeros(
                 [size if isinstance(size, int) else _WARM_UP_LENGTH for size in tensor.row_shape],

@@ -7,36 +7,18 @@ a graph can neither make a run fail nor, by its scale, change the answer of its 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bundle.datatypes import DTYPES, Array, Datatype, json_name, leaf_types
 from bundle.decoding import Limits, decode_media
 from bundle.errors import InputError
-from bundle.manifest import AudioDecoding, Datatype, Manifest, TensorSpec
+from bundle.manifest import AudioDecoding, Manifest, TensorSpec
 
-_JSON_NAMES = {
-    bool: "true or false",
-    str: "text",
-    float: "fractions or integers beyond 64 bits",
-    dict: "an object",
-    list: "lists nested too deeply",
-    type(None): "null",
-}
-
-Array = NDArray[Any]
 # Data input -> array without the batch dimension.
 Row = dict[str, Array]
-
-DTYPES: dict[str, np.dtype[Any]] = {
-    "UINT8": np.dtype("uint8"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "FP32": np.dtype("<f4"),
-}
 
 
 def row_from_media(manifest: Manifest, body: bytes, limits: Limits, *, invert: bool = False) -> Row:
@@ -97,6 +79,72 @@ def rows_from_bytes(
     return [{tensor.name: row} for row in rows]
 
 
+def rows_from_tensors(manifest: Manifest, tensors: Mapping[str, Array], limits: Limits) -> list[Row]:
+    """Turn the tensors of one request into rows: of all data inputs, by name, and maybe of lengths.
+
+    A model without a batch dimension takes them as they are, as its one row.
+
+    Raises:
+        InputError: an input is unknown or missing, they differ in the number of rows, or as
+            `row_from_values`.
+    """
+    specs = {tensor.name: tensor for tensor in manifest.inputs}
+    if unknown := sorted(set(tensors) - set(specs)):
+        raise InputError(f"there is no input {unknown[0]!r}; there are {', '.join(specs)}")
+    for tensor in manifest.data_inputs:
+        if tensor.name not in tensors and not tensor.optional:
+            raise InputError(f"the input {tensor.name!r} is missing")
+    for name, array in tensors.items():
+        _check_tensor(manifest, specs[name], array, limits)
+    if not manifest.batched:
+        return [dict(tensors)]
+    counts = {name: len(array) for name, array in tensors.items()}
+    if len(set(counts.values())) > 1:
+        raise InputError(f"the inputs differ in their number of rows: {counts}")
+    check_count(next(iter(counts.values())), limits)
+    measured = {
+        spec.lengths_of: tensors[spec.name]
+        for spec in manifest.inputs
+        if spec.lengths_of is not None and spec.name in tensors
+    }
+    rows = [dict(zip(tensors, values, strict=True)) for values in zip(*tensors.values(), strict=True)]
+    for name, lengths in measured.items():
+        _cut(manifest, rows, name, lengths)
+    return [{tensor.name: row[tensor.name] for tensor in manifest.data_inputs} for row in rows]
+
+
+def _check_tensor(manifest: Manifest, tensor: TensorSpec, array: Array, limits: Limits) -> None:
+    """Check a tensor as it stands in a request: with its batch dimension, where it has one."""
+    if not manifest.batched:
+        if not _fits(tensor.shape, array.shape, smallest=0):
+            raise InputError(f"{tensor.name}: the shape {_text(array.shape)} is not {_text(tensor.shape)}")
+    elif not array.ndim or not len(array):
+        raise InputError(f"{tensor.name}: needs one row or more in its first dimension")
+    else:
+        _check_shape(manifest, tensor, array.shape[1:], limits)
+    if manifest.task == "classification" or tensor.allowed_range is not None:
+        _check_values(tensor, array)
+
+
+def _cut(manifest: Manifest, rows: list[Row], name: str, lengths: Array) -> None:
+    """Leave of every row what its length says."""
+    axis = _free_axis(manifest, name)
+    for row, length in zip(rows, lengths.tolist(), strict=True):
+        if not 1 <= length <= row[name].shape[axis]:
+            raise InputError(f"{name}: a length of {length} is not within 1 to {row[name].shape[axis]}")
+        row[name] = row[name].take(range(length), axis)
+
+
+def bucket_of(manifest: Manifest, row: Row) -> Hashable:
+    """Return what rows must have in common to run together without much padding, or any where none is right.
+
+    Lengths in one bucket differ by a factor of at most the square root of two.
+    """
+    if manifest.task == "tensors" and not any(tensor.lengths_of for tensor in manifest.inputs):
+        return tuple(array.shape for array in row.values())
+    return math.ceil(2 * math.log2(max(1, size_of(row))))
+
+
 def check_count(rows: int, limits: Limits) -> None:
     """Refuse a request of too many rows.
 
@@ -113,17 +161,19 @@ def size_of(row: Row) -> int:
 
 
 def collate(manifest: Manifest, rows: Sequence[Row]) -> dict[str, Array]:
-    """Stack rows to graph inputs: pad the free dimension with zeros and give the true lengths.
+    """Stack rows of one bucket to graph inputs: pad what has lengths with zeros, and give the true ones.
 
     Returns:
         Graph input -> array whose first dimension is the number of rows.
     """
+    if not manifest.batched:
+        return dict(rows[0])
     feeds: dict[str, Array] = {}
     for tensor in manifest.inputs:
         if tensor.lengths_of is not None:
             axis = _free_axis(manifest, tensor.lengths_of)
             feeds[tensor.name] = np.array([row[tensor.lengths_of].shape[axis] for row in rows], np.int64)
-        elif tensor.free_dimensions == 0 or len(rows) == 1:
+        elif tensor.free_dimensions == 0 or len(rows) == 1 or not _is_measured(manifest, tensor):
             feeds[tensor.name] = np.stack([row[tensor.name] for row in rows])
         else:
             feeds[tensor.name] = _pad([row[tensor.name] for row in rows])
@@ -137,6 +187,10 @@ def _pad(arrays: list[Array]) -> Array:
         region = tuple(slice(size) for size in array.shape)
         padded[i][region] = array
     return padded
+
+
+def _is_measured(manifest: Manifest, tensor: TensorSpec) -> bool:
+    return any(other.lengths_of == tensor.name for other in manifest.inputs)
 
 
 def _free_axis(manifest: Manifest, name: str) -> int:
@@ -165,7 +219,7 @@ def _infer_shape(tensor: TensorSpec, size_bytes: int) -> tuple[int, ...]:
 
 def _check_shape(manifest: Manifest, tensor: TensorSpec, shape: tuple[int, ...], limits: Limits) -> None:
     """Check the shape of one row, and the length of a sound."""
-    if not _fits(tensor.row_shape, shape):
+    if not _fits(tensor.row_shape, shape, smallest=int(manifest.task == "classification")):
         raise InputError(
             f"{tensor.name}: a row has the shape {_text(shape)}, expected {_text(tensor.row_shape)}"
         )
@@ -189,11 +243,11 @@ def _check_values(tensor: TensorSpec, array: Array) -> None:
     )
 
 
-def _fits(expected: tuple[int | str, ...], found: tuple[int, ...]) -> bool:
+def _fits(expected: tuple[int | str, ...], found: tuple[int, ...], smallest: int) -> bool:
     if expected == found:
         return True
     return len(expected) == len(found) and all(
-        size == actual if isinstance(size, int) else actual > 0
+        size == actual if isinstance(size, int) else actual >= smallest
         for size, actual in zip(expected, found, strict=True)
     )
 
@@ -231,21 +285,10 @@ def _convert(tensor: TensorSpec, values: object) -> Array:
 def _check_types(tensor: TensorSpec, values: object) -> None:
     """Refuse what is no number, before numpy takes true for 1 or makes room for a long text everywhere."""
     allowed = {int} if DTYPES[tensor.datatype].kind in "iu" else {int, float}
-    if odd := _leaf_types(values, len(tensor.row_shape)) - allowed:
+    if odd := leaf_types(values, len(tensor.row_shape)) - allowed:
         expected = "integers" if allowed == {int} else "numbers"
-        found = ", ".join(sorted(_JSON_NAMES.get(kind, kind.__name__) for kind in odd))
+        found = ", ".join(sorted(json_name(kind) for kind in odd))
         raise InputError(f"{tensor.name}: expected {expected} ({tensor.datatype}), got {found}")
-
-
-def _leaf_types(values: object, depth: int) -> set[type]:
-    """The types of all that stands in nested lists, down to a depth; beyond, a list is a leaf itself."""
-    if not isinstance(values, list):
-        return {type(values)}
-    kinds = set(map(type, values))
-    if depth > 1 and list in kinds:
-        kinds.discard(list)
-        kinds.update(*(_leaf_types(value, depth - 1) for value in values if isinstance(value, list)))
-    return kinds
 
 
 @cache

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ctypes
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+import numpy as np
 import onnxruntime as ort
+from onnxruntime import OrtValue
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
+from bundle.datatypes import ORT_TYPES, Array
 from bundle.errors import GraphError, ProviderError
 from bundle.manifest import Precision, SessionConfig, TensorSpec
 from bundle.onnx_file import check_self_contained
@@ -34,12 +39,7 @@ _LEVELS = {
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
-_ORT_TYPES = {
-    "UINT8": "tensor(uint8)",
-    "INT32": "tensor(int32)",
-    "INT64": "tensor(int64)",
-    "FP32": "tensor(float)",
-}
+_ONNX_BF16 = 16  # TensorProto.BFLOAT16
 
 # ONNX Runtime's exceptions have no common base of their own. Its Python side adds two: a ValueError for
 # inputs that are missing or names that are not UTF-8, a RuntimeError for types that it cannot take.
@@ -159,6 +159,38 @@ def _provider_options(provider: Provider, callers: int) -> dict[str, str]:
             return {}
 
 
+def run_session(
+    session: ort.InferenceSession,
+    inputs: Iterable[TensorSpec],
+    outputs: Iterable[TensorSpec],
+    feeds: Mapping[str, Array],
+) -> dict[str, Array]:
+    """Run a graph; return output -> array. Arrays of BF16 hold its bits, as `bundle.datatypes` has them."""
+    outputs = tuple(outputs)
+    names = [spec.name for spec in outputs]
+    half = {spec.name for spec in (*inputs, *outputs) if spec.datatype == "BF16"}
+    if not half:
+        return dict(zip(names, session.run(names, feeds), strict=True))
+    values = {
+        name: OrtValue.ortvalue_from_numpy_with_onnx_type(np.ascontiguousarray(array), _ONNX_BF16)
+        if name in half
+        else OrtValue.ortvalue_from_numpy(array)
+        for name, array in feeds.items()
+    }
+    results = session.run_with_ort_values(names, values)
+    return {
+        name: _bits(result) if name in half else result.numpy()
+        for name, result in zip(names, results, strict=True)
+    }
+
+
+def _bits(value: OrtValue) -> Array:
+    """The 16 bits of each element, of which numpy knows no type. Copied: they go with the value."""
+    shape = tuple(value.shape())
+    content = ctypes.string_at(value.data_ptr(), 2 * math.prod(shape))
+    return np.frombuffer(content, np.uint16).reshape(shape)
+
+
 def check_signature(
     session: ort.InferenceSession, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]
 ) -> None:
@@ -167,8 +199,11 @@ def check_signature(
     Raises:
         GraphError: a tensor is missing or too many, or has another type or shape.
     """
+    inputs = tuple(inputs)
+    optional = {spec.name for spec in inputs if spec.optional}
+    defaults = [node for node in session.get_overridable_initializers() if node.name in optional]
     for side, specs, nodes in (
-        ("inputs", tuple(inputs), session.get_inputs()),
+        ("inputs", inputs, [*session.get_inputs(), *defaults]),
         ("outputs", tuple(outputs), session.get_outputs()),
     ):
         expected = {spec.name for spec in specs}
@@ -180,7 +215,7 @@ def check_signature(
             raise GraphError(f"its {side} are {sorted(found)}, the manifest says {sorted(expected)}")
         for spec in specs:
             kind, shape = found[spec.name]
-            if kind != _ORT_TYPES[spec.datatype]:
+            if kind != ORT_TYPES[spec.datatype]:
                 raise GraphError(f"{spec.name!r} is a {kind}, the manifest says {spec.datatype}")
             if not _same_shape(spec.shape, shape):
                 raise GraphError(f"{spec.name!r} has the shape {shape}, the manifest says {list(spec.shape)}")

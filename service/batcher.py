@@ -16,7 +16,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Generic, TypeVar
@@ -32,6 +32,13 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 # A run that takes longer goes to a thread, so that the event loop can answer others meanwhile.
 _LONGEST_INLINE_S = 0.005
+# Of callers that say nothing; one that does can go before them or after them.
+_USUAL_PRIORITY = 2
+
+
+def _by_length(row: Row) -> int:
+    """Lengths in one bucket differ by a factor of at most the square root of two."""
+    return math.ceil(2 * math.log2(max(1, size_of(row))))
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class Runner(Generic[Result]):
         max_batch_size: most rows in one run.
         seconds_per_element: of one run on this machine, for each element of the padded batch; with it the
             length of a run is foretold. Infinite where it is not known.
+        bucket_of: what rows must have in common to run together.
     """
 
     name: str
@@ -50,6 +58,7 @@ class Runner(Generic[Result]):
     run: Callable[[Sequence[Row]], list[Result]]
     max_batch_size: int
     seconds_per_element: float = float("inf")
+    bucket_of: Callable[[Row], Hashable] = _by_length
 
 
 class _Item(asyncio.Future[list[Result]]):
@@ -57,6 +66,7 @@ class _Item(asyncio.Future[list[Result]]):
 
     Attributes:
         size: elements of the largest row.
+        priority: the smaller goes first.
         waiting: until a runner takes it, or its caller cancels it.
     """
 
@@ -65,9 +75,11 @@ class _Item(asyncio.Future[list[Result]]):
         rows: Sequence[Row],
         when_dropped: Callable[[_Item[Result]], None],
         loop: asyncio.AbstractEventLoop,
+        priority: int,
     ) -> None:
         super().__init__(loop=loop)
         self.rows = rows
+        self.priority = priority
         self.size = max(map(size_of, rows))
         self.arrived_s = time.perf_counter()
         self.waiting = True
@@ -95,7 +107,7 @@ class Batcher(Generic[Result]):
         self._runner = runner
         self._pool = pool
         self._max_queue_size = max_queue_size
-        self._buckets: dict[int, deque[_Item[Result]]] = {}
+        self._buckets: dict[Hashable, deque[_Item[Result]]] = {}
         self._waiting_rows = 0
         self._running: set[asyncio.Task[None]] = set()
         self._stopped = False
@@ -115,11 +127,12 @@ class Batcher(Generic[Result]):
         self._batch_rows = metrics.batch_rows.labels(*labels)
         self._queue_depth = metrics.queue_depth.labels(*labels)
 
-    def submit(self, rows: Sequence[Row]) -> asyncio.Future[list[Result]]:
+    def submit(self, rows: Sequence[Row], priority: int = 0) -> asyncio.Future[list[Result]]:
         """Run rows, split or together with others as it comes.
 
         Args:
             rows: validated, at least one.
+            priority: 1 goes before all others that wait, 2 before those of 3; 0 is as 2.
 
         Returns:
             A future of one result for each row, in the order given. Cancelling it drops the rows.
@@ -131,8 +144,8 @@ class Batcher(Generic[Result]):
             raise QueueFullError(f"{self._waiting_rows} rows are waiting for this model; try again later")
         size = self._runner.max_batch_size
         if len(rows) <= size:
-            return self._enqueue(rows)
-        items = [self._enqueue(rows[start : start + size]) for start in range(0, len(rows), size)]
+            return self._enqueue(rows, priority)
+        items = [self._enqueue(rows[start : start + size], priority) for start in range(0, len(rows), size)]
         joined = asyncio.ensure_future(_join(items))
         # When one part fails or the caller goes, maybe before that has begun, nobody wants the others.
         joined.add_done_callback(lambda _: _cancel(items))
@@ -147,12 +160,15 @@ class Batcher(Generic[Result]):
         for bucket in self._buckets.values():
             _cancel(bucket)
 
-    def _enqueue(self, rows: Sequence[Row]) -> _Item[Result]:
+    def _enqueue(self, rows: Sequence[Row], priority: int) -> _Item[Result]:
         if self._loop is None:  # asking for it each time would cost a system call
             self._loop = asyncio.get_running_loop()
-        item = _Item(rows, self._forget, self._loop)
-        # Lengths in one bucket differ by a factor of at most the square root of two.
-        self._buckets.setdefault(math.ceil(2 * math.log2(item.size)), deque()).append(item)
+        item = _Item(rows, self._forget, self._loop, priority or _USUAL_PRIORITY)
+        bucket = (
+            item.priority,
+            self._runner.bucket_of(rows[0] if len(rows) == 1 else max(rows, key=size_of)),
+        )
+        self._buckets.setdefault(bucket, deque()).append(item)
         self._waiting_rows += len(rows)
         self._turn.ask()
         self._later.ask()
@@ -181,13 +197,13 @@ class Batcher(Generic[Result]):
                     self._turn.ask()
 
     def _oldest_first(self) -> list[deque[_Item[Result]]]:
-        """The buckets in which something waits, by the arrival of their first item."""
+        """The buckets in which something waits, by the priority and the arrival of their first item."""
         for key, bucket in list(self._buckets.items()):
             while bucket and not bucket[0].waiting:
                 bucket.popleft()
             if not bucket:
                 del self._buckets[key]
-        return sorted(self._buckets.values(), key=lambda bucket: bucket[0].arrived_s)
+        return sorted(self._buckets.values(), key=lambda bucket: (bucket[0].priority, bucket[0].arrived_s))
 
     def _is_quick(self, bucket: deque[_Item[Result]]) -> bool:
         """Whether the next batch may run on the event loop."""

@@ -6,11 +6,14 @@ import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
-from bundle.confidence import RowConfidence
+from bundle.answer import Answer
 from bundle.errors import BundleError
 from bundle.predictor import Predictor, load_predictor
 from bundle.repository import list_bundles
+from bundle.rows import bucket_of
 from bundle.session import count_nodes
 from service.batcher import Batcher, Runner
 from service.errors import UnknownModelError
@@ -21,12 +24,20 @@ from service.settings import Settings
 logger = logging.getLogger(__name__)
 
 
+class Which(NamedTuple):
+    """The model that a caller names: by its version, by an alias of one, or by neither."""
+
+    name: str
+    version: str | None = None
+    alias: str | None = None
+
+
 @dataclass(frozen=True)
 class Served:
     """One version of one model: proven, warm, and with a queue of its own."""
 
     predictor: Predictor
-    batcher: Batcher[RowConfidence]
+    batcher: Batcher[Answer]
 
     @property
     def name(self) -> str:
@@ -81,6 +92,19 @@ class Registry:
         known = ", ".join(each.version for each in self.versions(name))
         raise UnknownModelError(f"the model {name!r} has no version {version!r}; it has {known}")
 
+    def choose(self, which: Which, sticky_id: str = "") -> Served:
+        """Return the version of a model that serves a call.
+
+        Args:
+            sticky_id: calls of one id get one version, where a share of them goes to another.
+
+        Raises:
+            UnknownModelError: no such model, version or alias.
+        """
+        if which.alias is not None:
+            raise UnknownModelError(f"the model {which.name!r} has no alias {which.alias!r}")
+        return self.get(which.name, which.version)
+
     async def stop(self) -> None:
         """Stop every batcher and the threads. Call it when no request is left."""
         for versions in self._models.values():
@@ -112,15 +136,16 @@ def load_registry(settings: Settings, metrics: Metrics) -> Registry:
     return Registry(served, pool)
 
 
-def runner_of(predictor: Predictor, seconds_per_element: float = math.inf) -> Runner[RowConfidence]:
+def runner_of(predictor: Predictor, seconds_per_element: float = math.inf) -> Runner[Answer]:
     """Return how the rows of a predictor are run; see `Runner`."""
     manifest = predictor.bundle.manifest
     return Runner(
         name=manifest.name,
         version=str(manifest.version),
-        run=predictor.assess,
+        run=predictor.answer,
         max_batch_size=manifest.max_batch_size,
         seconds_per_element=seconds_per_element,
+        bucket_of=partial(bucket_of, manifest),
     )
 
 

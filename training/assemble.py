@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 
 from bundle.confidence import softmax
+from bundle.datatypes import Array
 from bundle.golden import MAX_PROBABILITY_ERROR_INT8, Golden, compute_logits
 from bundle.manifest import (
     CARD_FILE,
@@ -34,7 +35,6 @@ from bundle.manifest import (
 )
 from bundle.predictor import create_predictor
 from bundle.repository import Bundle
-from bundle.rows import Array
 from training.card import CardFacts, write_card
 from training.config import RecipeConfig
 from training.data.splits import Splits

@@ -14,9 +14,10 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from bundle.confidence import softmax
+from bundle.datatypes import Array
 from bundle.manifest import Graph
 from bundle.predictor import Predictor
-from bundle.rows import Array, collate
+from bundle.rows import collate
 from training.mates import (
     draw_item,
     free_axis,

@@ -6,9 +6,9 @@ import statistics
 import time
 from collections.abc import Mapping
 
+from bundle.datatypes import Array
 from bundle.manifest import Precision
 from bundle.predictor import Predictor
-from bundle.rows import Array
 
 ROUNDS = 60
 

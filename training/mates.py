@@ -12,9 +12,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from bundle.datatypes import DTYPES, Array
 from bundle.decoding import Limits
 from bundle.manifest import AudioDecoding, Manifest, TensorSpec, TextDecoding
-from bundle.rows import DTYPES, Array
 
 TONES = 48
 

@@ -22,8 +22,8 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from bundle.datatypes import Array
 from bundle.manifest import Quantization
-from bundle.rows import Array
 from training.export import clean
 
 

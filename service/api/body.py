@@ -14,7 +14,6 @@ from service.errors import (
     BodyTooLargeError,
     CallerGoneError,
     DeadlineError,
-    UnsupportedMediaError,
 )
 
 T = TypeVar("T")
@@ -27,10 +26,7 @@ async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes
         BodyTooLargeError: it is larger than `max_bytes`, by its header or by what came.
         BodyTimeoutError: it did not arrive within `timeout_s`.
         CallerGoneError: the connection was closed before its end.
-        UnsupportedMediaError: it is compressed.
     """
-    if encoding := request.headers.get("content-encoding"):
-        raise UnsupportedMediaError(f"a body with the content encoding {encoding!r} is not supported")
     too_large = BodyTooLargeError(f"the body is larger than the allowed {max_bytes} bytes")
     with suppress(ValueError):  # without a length, or with an odd one, what comes is counted
         if int(request.headers.get("content-length", "")) > max_bytes:

@@ -13,9 +13,16 @@ import httptools
 from pydantic import ValidationError
 
 from bundle.errors import InputError
+from service.api.answering import parse_timeout
+from service.api.calls import Call
+from service.api.compression import wanted_coding
+from service.api.infer import INFER
 from service.api.inputs import OCTETS, media_type_of, parse_shape
-from service.api.predict import CALLS, Parameters, Render, parse_timeout
+from service.api.outputs import render_confidence, render_predictions
+from service.api.predict import Classify, Parameters
 from service.api.requests import HEADER, quote_path
+from service.api.tensors import HEADER_LENGTH, parse_header_length
+from service.registry import Which
 from service.settings import Settings
 
 # A larger body is read the usual way, which holds back a caller that sends faster than it is read.
@@ -24,8 +31,12 @@ _MOST_TARGETS = 1024
 # Clients send the same head again and again: its bytes are compared, which saves parsing most of them.
 _MOST_HEADS = 4096
 _LONGEST_HEAD_BYTES = 1024
-_PATH = re.compile(
-    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[^/:]+))?:(?P<verb>predict|confidence)"
+_PATHS = (
+    re.compile(
+        r"/v1/models/(?P<name>[^/:]+)(?P<within>/versions/(?P<version>[^/:]+)|/labels/(?P<alias>[^/:]+))?"
+        r":(?P<verb>predict|confidence)"
+    ),
+    re.compile(r"/v2/models/(?P<name>[^/:]+)(?P<within>/versions/(?P<version>[^/:]+))?/(?P<verb>infer)"),
 )
 # Headers that change how a body is read.
 _UNUSUAL = frozenset({b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"})
@@ -34,10 +45,8 @@ _UNUSUAL = frozenset({b"transfer-encoding", b"content-encoding", b"expect", b"up
 class Target(NamedTuple):
     """What a request line asks for."""
 
-    name: str
-    version: str | None
-    render: Render
-    parameters: Parameters
+    which: Which
+    call: Call
     route: str
     log_path: str
 
@@ -49,6 +58,7 @@ class Head(NamedTuple):
     length: int
     media_type: str
     shape: tuple[int, ...] | None
+    header_length: int | None
     timeout_s: float
     sent_id: str
 
@@ -88,39 +98,55 @@ class Heads:
         headers = dict(fields)
         if target is None or len(headers) < len(fields) or not _UNUSUAL.isdisjoint(headers):
             return None
+        if wanted_coding(headers.get(b"accept-encoding", b"").decode("latin-1")) is not None:
+            return None
         length = headers.get(b"content-length", b"")
         if not length.isdigit() or len(length) > 9 or int(length) > self._largest_bytes:
             return None
         media_type = media_type_of(headers.get(b"content-type", b"").decode("latin-1"))
         try:
             shape = parse_shape(_text(headers, b"x-tensor-shape")) if media_type == OCTETS else None
+            header_length = parse_header_length(_text(headers, HEADER_LENGTH.encode()))
             timeout_s = parse_timeout(_text(headers, b"x-timeout-ms"), self._settings)
         except InputError:
             return None
         sent_id = _text(headers, HEADER.encode()) or ""
-        return Head(target, int(length), media_type, shape, timeout_s, sent_id)
+        return Head(target, int(length), media_type, shape, header_length, timeout_s, sent_id)
 
     def _learn(self, url: bytes) -> Target | None:
         """Take a request line apart and remember it, if it is one for the lane."""
         try:
             parsed = httptools.parse_url(url)
-            match = _PATH.fullmatch(parsed.path.decode("ascii"))
+            path = parsed.path.decode("ascii")
+            match = next(filter(None, (pattern.fullmatch(path) for pattern in _PATHS)), None)
             query = parse_qsl((parsed.query or b"").decode("latin-1"), keep_blank_values=True)
-            if match is None or "%" in match[0]:
+            if match is None or "%" in path:
                 return None
-            parameters = Parameters.model_validate(dict(query))
+            call = _call_of(match["verb"], dict(query))
         except (httptools.HttpParserInvalidURLError, UnicodeDecodeError, ValidationError):
             return None
-        within = "/versions/{version}" if match["version"] is not None else ""
-        route = f"/v1/models/{{name}}{within}:{match['verb']}"
-        target = Target(
-            match["name"], match["version"], CALLS[match["verb"]], parameters, route, quote_path(match[0])
-        )
+        found = match.groupdict()
+        which = Which(found["name"], found["version"], found.get("alias"))
+        target = Target(which, call, _route_of(which, found["verb"]), quote_path(path))
         if len(url) <= _LONGEST_HEAD_BYTES:
             if len(self._targets) >= _MOST_TARGETS:
                 self._targets.clear()
             self._targets[url] = target
         return target
+
+
+def _call_of(verb: str, query: dict[str, str]) -> Call:
+    if verb == "infer":
+        return INFER  # whose route leaves a query unread, too
+    render = render_predictions if verb == "predict" else render_confidence
+    return Classify(render, Parameters.model_validate(query))
+
+
+def _route_of(which: Which, verb: str) -> str:
+    """The path with the names in it replaced, as the routes have it."""
+    within = "/versions/{version}" if which.version is not None else ""
+    within = "/labels/{alias}" if which.alias is not None else within
+    return f"/v2/models/{{name}}{within}/infer" if verb == "infer" else f"/v1/models/{{name}}{within}:{verb}"
 
 
 def _text(headers: dict[bytes, bytes], name: bytes) -> str | None:

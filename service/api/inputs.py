@@ -19,7 +19,7 @@ from service.errors import DeadlineError, UnsupportedMediaError
 JSON = "application/json"
 OCTETS = "application/octet-stream"
 # Larger bodies are parsed by a thread, so that the event loop stays free.
-_INLINE_BYTES = 64 * 1024
+INLINE_BYTES = 64 * 1024
 # Media that decode to more are left to a thread: a PNG of 256 x 256 colour pixels, a second of sound.
 _INLINE_VALUES = 3 * 256 * 256
 _INLINE_SOUND_BYTES = 16 * 1024
@@ -90,7 +90,7 @@ def is_quick(inputs: Inputs) -> bool:
     Images decode to far more than their size, and only the header of a PNG tells by how much without a
     decoder. In JSON they are text, so there are more quotes than the two around "instances".
     """
-    if len(inputs.body) > _INLINE_BYTES:
+    if len(inputs.body) > INLINE_BYTES:
         return False
     if inputs.media_type == "image/png":
         return 0 < _png_values(inputs.body) <= _INLINE_VALUES

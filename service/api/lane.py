@@ -2,9 +2,9 @@
 
 uvicorn makes a scope, a cycle and a task for every request and hands it through the layers of the framework,
 which takes longer than everything that this service does with a small one. So its protocol is taught to
-recognise the calls `:predict` and `:confidence` by their head. What is plain goes through the lane: whole
+recognise the calls that run a model by their head. What is plain goes through the lane: whole
 bodies of known length to known models, one at a time on a connection. Everything else, and whatever the lane
-would have to refuse by the head alone, goes the usual way to the routes of `service.api.predict`. Both use
+would have to refuse by the head alone, goes the usual way to the routes. Both use
 the same functions for reading, running and rendering; one test suite runs against both.
 """
 
@@ -15,32 +15,23 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-import orjson
 from starlette.datastructures import State
-from starlette.responses import Response
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from bundle.confidence import RowConfidence
-from bundle.rows import Row
+from bundle.answer import Answer
+from service.api.answering import late
+from service.api.calls import Question, Sent
 from service.api.heads import Head, Heads
-from service.api.inputs import (
-    Inputs,
-    check_media_type,
-    is_quick,
-    read_rows,
-)
-from service.api.problems import CALLER_GONE, STATUSES, fail, refuse
+from service.api.problems import CALLER_GONE
 from service.api.requests import choose_id
-from service.errors import BodyTimeoutError, DeadlineError, UnknownModelError, UnsupportedMediaError
+from service.errors import BodyTimeoutError, UnknownModelError, UnsupportedMediaError
 from service.ledger import Ledger
 from service.logs import request_id
 from service.metrics import Metrics
 from service.record import Record
 from service.registry import Registry, Served
 from service.settings import Settings
-
-_REFUSALS = tuple(STATUSES)
 
 
 class Lane:
@@ -62,12 +53,12 @@ class Lane:
         """Return a call, or None where it would be refused, which is said the usual way."""
         if self.state.draining:
             return None
+        target = head.target
         try:
-            served = self.registry.get(head.target.name, head.target.version)
-            check_media_type(served.predictor.bundle.manifest, head.media_type)
+            served = self.registry.choose(target.which, head.sent_id)
+            target.call.check_media_type(served.predictor.bundle.manifest, head.media_type)
         except (UnknownModelError, UnsupportedMediaError):
             return None
-        target = head.target
         identifier = choose_id(head.sent_id)
         record = Record(identifier, "POST", target.log_path, target.route, served.name, served.version)
         return _Call(self, protocol, head, served, record)
@@ -222,6 +213,7 @@ class _Call:
         self._record = record
         self._timer: asyncio.TimerHandle | None = None
         self._work: asyncio.Future[Any] | None = None
+        self._question: Question | None = None
         self._whole = False
         lane.ledger.begin()
 
@@ -240,16 +232,15 @@ class _Call:
         head = self._head
         expires_s = time.monotonic() + head.timeout_s
         try:
-            error = DeadlineError(f"the answer was not ready within {head.timeout_s * 1000:.0f} ms")
-            self._set_timer(head.timeout_s, error)
-            body = b"".join(self.chunks)
-            inputs = Inputs(body, head.media_type, head.shape, head.target.parameters.invert, expires_s)
-            arguments = (self._served.predictor.bundle.manifest, inputs, self._lane.limits)
-            if is_quick(inputs):
-                self._submit(read_rows(*arguments))
+            self._set_timer(head.timeout_s, late(head.timeout_s))
+            call, body = head.target.call, b"".join(self.chunks)
+            sent = Sent(body, head.media_type, head.shape, head.header_length, expires_s)
+            arguments = (self._served, sent, self._lane.limits)
+            if call.is_quick(sent):
+                self._submit(call.read(*arguments))
             else:
                 loop = self._protocol.loop
-                self._work = loop.run_in_executor(self._lane.state.decoders, read_rows, *arguments)
+                self._work = loop.run_in_executor(self._lane.state.decoders, call.read, *arguments)
                 self._work.add_done_callback(self._submit_decoded)
         except Exception as error:  # noqa: BLE001 - the border: whatever it is, the caller gets an answer
             self._refuse(error)
@@ -259,7 +250,7 @@ class _Call:
         if not self.response_complete:
             self._finish(CALLER_GONE)
 
-    def _submit_decoded(self, decoded: asyncio.Future[list[Row]]) -> None:
+    def _submit_decoded(self, decoded: asyncio.Future[Question]) -> None:
         if self.response_complete or decoded.cancelled():
             return
         try:
@@ -267,26 +258,32 @@ class _Call:
         except Exception as error:  # noqa: BLE001 - as above
             self._refuse(error)
 
-    def _submit(self, rows: list[Row]) -> None:
-        self._work = self._served.batcher.submit(rows)
+    def _submit(self, question: Question) -> None:
+        self._question = question
+        if question.timeout_s is not None and question.timeout_s < self._head.timeout_s:
+            self._set_timer(question.timeout_s, late(question.timeout_s))
+        self._work = self._served.batcher.submit(question.rows, question.priority)
         self._work.add_done_callback(self._answer)
 
-    def _answer(self, work: asyncio.Future[list[RowConfidence]]) -> None:
+    def _answer(self, work: asyncio.Future[list[Answer]]) -> None:
         if self.response_complete:
             return
         if work.cancelled():  # by the end of the server
             self._protocol.transport.close()
             return
         try:
-            target = self._head.target
-            content = target.render(self._served.predictor, work.result(), target.parameters.top_k)
-            self._respond(200, b"content-type: application/json\r\n", orjson.dumps(content))
+            assert self._question is not None
+            reply = self._question.reply(work.result())
+            headers = b"content-type: %b\r\n" % reply.media_type.encode()
+            for name, value in reply.headers:
+                headers += b"%b: %b\r\n" % (name.encode(), value.encode())
+            self._respond(200, headers, reply.body)
         except Exception as error:  # noqa: BLE001 - as above
             self._refuse(error)
 
     def _refuse(self, error: Exception) -> None:
         token = request_id.set(self._record.request_id)
-        response: Response = refuse(error) if isinstance(error, _REFUSALS) else fail(error)
+        response = self._head.target.call.refuse(error)
         request_id.reset(token)
         headers = [
             b"%b: %b\r\n" % header for header in response.raw_headers if header[0] != b"content-length"

@@ -1,13 +1,14 @@
 """The one table from failures to HTTP statuses, and how a failure looks on the wire (RFC 9457).
 
-Beside the standard members every problem has `error`, which clients of other model servers read.
+Beside the standard members every problem has `error`, which clients of other model servers read. Under /v2
+a failure is `{"error": …}` alone, as the Open Inference Protocol has it.
 """
 
 from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from fastapi import FastAPI, Request
@@ -29,6 +30,8 @@ from service.logs import request_id
 
 logger = logging.getLogger(__name__)
 
+Form = Literal["problem", "error"]
+
 CALLER_GONE = 499  # nginx's number; nobody is there to read it, but it is logged and counted
 STATUSES: dict[type[Exception], int] = {
     InputError: 400,
@@ -48,8 +51,18 @@ _HEADERS: dict[int, dict[str, str]] = {
 }
 
 
-def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """Return a problem answer of a status; `detail` is one sentence for the caller."""
+def form_of(path: str) -> Form:
+    """Return the form in which failures of a path are told."""
+    return "error" if path == "/v2" or path.startswith("/v2/") else "problem"
+
+
+def problem(
+    status: int, detail: str, headers: dict[str, str] | None = None, form: Form = "problem"
+) -> Response:
+    """Return the answer to a failure; `detail` is one sentence for the caller."""
+    headers = {**_HEADERS.get(status, {}), **(headers or {})}
+    if form == "error":
+        return Response(orjson.dumps({"error": detail}), status, headers, "application/json")
     title = "Client Closed Request" if status == CALLER_GONE else HTTPStatus(status).phrase
     content = {
         "type": "about:blank",
@@ -59,41 +72,39 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> 
         "error": detail,
         "request_id": request_id.get(),
     }
-    return Response(
-        orjson.dumps(content),
-        status,
-        {**_HEADERS.get(status, {}), **(headers or {})},
-        "application/problem+json",
-    )
+    return Response(orjson.dumps(content), status, headers, "application/problem+json")
 
 
-def refuse(error: Exception) -> Response:
-    """Return the answer to a failure that `STATUSES` names."""
-    status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
-    return problem(status, str(error))
+def refuse(error: Exception, form: Form = "problem") -> Response:
+    """Return the answer to any failure: as `STATUSES` says, or as this server's own fault."""
+    for kind in type(error).__mro__:
+        if kind in STATUSES:
+            return problem(STATUSES[kind], str(error), form=form)
+    return fail(error, form)
 
 
-def fail(error: Exception) -> Response:
-    """Return the answer to any other failure, which is this server's fault, and log its trace."""
+def fail(error: Exception, form: Form = "problem") -> Response:
+    """Return the answer to a failure that is this server's fault, and log its trace."""
     logger.error("a request failed inside the server", exc_info=error)
     identifier = request_id.get()
-    return problem(500, f"the server failed to answer; its log tells why, under request {identifier}")
+    detail = f"the server failed to answer; its log tells why, under request {identifier}"
+    return problem(500, detail, form=form)
 
 
-def refuse_parameter(error: RequestValidationError) -> Response:
+def refuse_parameter(error: RequestValidationError, form: Form = "problem") -> Response:
     """Return the answer to a query parameter that is wrong."""
-    return problem(400, _describe(error.errors()[0]))
+    return problem(400, _describe(error.errors()[0]), form=form)
 
 
 def add_problem_handlers(app: FastAPI) -> None:
     """Answer every known failure with a problem, the framework's own ones too."""
 
-    async def on_refusal(_: Request, error: Exception) -> Response:
-        return refuse(error)
+    async def on_refusal(request: Request, error: Exception) -> Response:
+        return refuse(error, form_of(request.url.path))
 
-    async def on_parameter(_: Request, error: Exception) -> Response:
+    async def on_parameter(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return refuse_parameter(error)
+        return refuse_parameter(error, form_of(request.url.path))
 
     async def refuse_route(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -101,7 +112,8 @@ def add_problem_handlers(app: FastAPI) -> None:
             404: f"there is nothing at {request.url.path}",
             405: f"{request.method} is not allowed at {request.url.path}",
         }.get(error.status_code, error.detail)
-        return problem(error.status_code, detail, dict(error.headers or {}))
+        form = form_of(request.url.path)
+        return problem(error.status_code, detail, dict(error.headers or {}), form)
 
     for kind in STATUSES:
         app.add_exception_handler(kind, on_refusal)

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.problems import fail
+from service.api.problems import fail, form_of
 from service.ledger import Ledger
 from service.logs import request_id
 from service.record import Record, new_request_id
@@ -69,7 +69,7 @@ class RequestMiddleware:
         try:
             await self._app(scope, receive, send_with_id)
         except Exception as error:  # noqa: BLE001 - the border: the caller gets an answer and the log the trace
-            response = fail(error)
+            response = fail(error, form_of(scope["path"]))
             if not started:
                 await response(scope, receive, send_with_id)
         finally:

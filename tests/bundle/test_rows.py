@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+from bundle.datatypes import DTYPES
 from bundle.decoding import Limits
 from bundle.errors import InputError
 from bundle.manifest import Manifest
 from bundle.repository import read_bundle
-from bundle.rows import DTYPES, collate, row_from_media, row_from_values, rows_from_bytes
+from bundle.rows import collate, row_from_media, row_from_values, rows_from_bytes
 
 LIMITS = Limits()
 PIXELS = np.arange(16, dtype=np.uint8).reshape(4, 4)

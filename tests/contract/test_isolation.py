@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from bundle.confidence import softmax
+from bundle.datatypes import Array
 from bundle.golden import load_golden
 from bundle.manifest import GOLDEN_FILE, AudioDecoding
 from bundle.predictor import Predictor, create_predictor, load_predictor
 from bundle.repository import Bundle, list_bundles, read_bundle
-from bundle.rows import Array
 from tests.contract.test_parity import SOUND, bundle_of
 from tests.small import HIDDEN, LSTM_INPUTS, make_lstm, sounds, vowel_splits
 from training.export import export_onnx

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from bundle.confidence import RowConfidence
+from bundle.answer import Answer
 from bundle.predictor import Predictor, load_predictor
 from bundle.rows import Row
 from service.app import create_app
@@ -74,12 +74,12 @@ class GatedPredictor:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
-    def assess(self, rows: Sequence[Row]) -> list[RowConfidence]:
+    def answer(self, rows: Sequence[Row]) -> list[Answer]:
         self.running.set()
         assert self.gate.wait(LIMIT_S)
         if self.failure is not None:
             raise self.failure
-        return self._real.assess(rows)
+        return self._real.answer(rows)
 
 
 @asynccontextmanager

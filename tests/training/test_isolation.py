@@ -12,10 +12,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from bundle.confidence import softmax
+from bundle.datatypes import Array
 from bundle.manifest import Graph, Quantization
 from bundle.predictor import Predictor, create_predictor
 from bundle.repository import read_bundle
-from bundle.rows import Array
 from tests import tiny
 from training.isolation import UNDECIDED, allowed_shift, find_worst_mates
 

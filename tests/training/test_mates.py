@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bundle.datatypes import Array
 from bundle.decoding import Limits
 from bundle.manifest import Manifest, TensorSpec, TextDecoding
 from bundle.repository import read_bundle
-from bundle.rows import Array, rows_from_bytes
+from bundle.rows import rows_from_bytes
 from tests import tiny
 from training.mates import (
     draw_item,

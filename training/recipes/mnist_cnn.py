@@ -12,8 +12,8 @@ import onnx
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from bundle.datatypes import Array
 from bundle.manifest import ImageDecoding, TensorSpec
-from bundle.rows import Array
 from training.assemble import Facts, Graphs, assemble
 from training.card import CardFacts
 from training.config import FitConfig, GateConfig, Places, RecipeConfig

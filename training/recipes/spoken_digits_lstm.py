@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
+from bundle.datatypes import Array
 from bundle.manifest import TensorSpec
-from bundle.rows import Array
 from training.assemble import Facts, Graphs, assemble
 from training.card import CardFacts
 from training.config import FitConfig, GateConfig, Places, RecipeConfig

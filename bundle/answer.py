@@ -1,0 +1,73 @@
+"""What came of one run of a graph, and of each row in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle.confidence import RowConfidence, assess
+from bundle.datatypes import Array
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a graph gave: output -> array; where there is a batch dimension, n rows in the first one."""
+
+    arrays: dict[str, Array]
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """(n, labels) float32, of a classification."""
+        return self.arrays["logits"]
+
+    @property
+    def features(self) -> NDArray[np.float32]:
+        """(n, size) float32, of a classification that gives them."""
+        return self.arrays["features"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+        temperature: of the graph that ran; 1 where none was fitted.
+        collate_s, run_s: seconds that it took to put the rows together, and to run the graph.
+    """
+
+    outputs: Outputs
+    temperature: float
+    collate_s: float = 0.0
+    run_s: float = 0.0
+
+    @cached_property
+    def confidences(self) -> list[RowConfidence]:
+        """What can be said of each row of a classification, made for all at once when one asks."""
+        return assess(self.outputs.logits, self.temperature)
+
+
+class Answer:
+    """One row's part of a run.
+
+    Attributes:
+        index: of the row in the run; None where the model has no batch dimension.
+    """
+
+    __slots__ = ("index", "run")
+
+    def __init__(self, run: Run, index: int | None) -> None:
+        self.run = run
+        self.index = index
+
+    def tensor(self, name: str) -> Array:
+        """Return an output of this row, without a batch dimension."""
+        array = self.run.outputs.arrays[name]
+        return array if self.index is None else np.asarray(array[self.index])
+
+    @property
+    def confidence(self) -> RowConfidence:
+        """What can be said of it, where it is of a classification."""
+        return self.run.confidences[self.index or 0]
