@@ -70,6 +70,8 @@ def rows_from_bytes(
     dtype = DTYPES[tensor.datatype]
     if shape is None:
         shape = _infer_shape(tensor, len(body))
+    if tensor.datatype == "BYTES":
+        raise InputError(f"{tensor.name}: BYTES cannot be sent as a plain tensor; use JSON or /v2")
     if not shape or min(shape) < 1 or len(body) != dtype.itemsize * math.prod(shape):
         raise InputError(f"{tensor.name}: {len(body)} bytes do not fit {tensor.datatype} {_text(shape)}")
     check_count(shape[0], limits)
@@ -230,6 +232,8 @@ def _check_shape(manifest: Manifest, tensor: TensorSpec, shape: tuple[int, ...],
 
 def _check_values(tensor: TensorSpec, array: Array) -> None:
     """Check that the values of one or more rows are finite and in range, before they are cast."""
+    if array.dtype.kind in "bO":
+        return
     low, high = _bounds(tensor.datatype, tensor.allowed_range)
     if array.dtype == np.uint8 and low <= 0 and high >= 255:
         return  # every byte is in range

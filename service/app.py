@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from service import __version__
 from service.access_log import AccessLog
-from service.api import health, infer, models, predict
+from service.api import health, infer, models, oip, predict
 from service.api.problems import add_problem_handlers
 from service.api.requests import RequestMiddleware
 from service.ledger import Ledger
@@ -47,6 +47,6 @@ def create_app(settings: Settings, registry: Registry, metrics: Metrics) -> Fast
     app.state.intake = None  # set where a supervisor accepts the connections
     app.add_middleware(RequestMiddleware, ledger=app.state.ledger)
     add_problem_handlers(app)
-    for part in (predict, infer, models, health):
+    for part in (predict, infer, models, oip, health):
         app.include_router(part.router, responses={"default": _PROBLEM})
     return app

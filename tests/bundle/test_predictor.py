@@ -374,7 +374,7 @@ def test_dynamic_int8_stays_on_the_cpu_where_openvino_is_wanted_and_says_so(
 
 def test_a_row_is_assessed_as_it_runs(image: Predictor) -> None:
     pixels = tiny.golden_pixels()
-    found = image.assess(image.rows(list(pixels)))
+    found = [answer.confidence for answer in image.answer(image.rows(list(pixels)))]
     probabilities = softmax(tiny.image_logits(pixels), image.temperature)
     np.testing.assert_allclose([row.probabilities for row in found], probabilities, atol=1e-4)
     assert [row.order[0] for row in found] == probabilities.argmax(1).tolist()

@@ -193,13 +193,15 @@ def test_any_json_is_a_row_or_refused_and_nothing_else(audio: Manifest, values: 
 # Bytes
 
 
-@pytest.mark.parametrize("datatype", DTYPES)
+@pytest.mark.parametrize("datatype", sorted(set(DTYPES) - {"BYTES"}))
 @given(data=st.data())
 def test_bytes_are_read_back_as_the_rows_they_were_made_of(
     image: Manifest, datatype: str, data: st.DataObject
 ) -> None:
     dtype = DTYPES[datatype]
-    elements = st.floats(-(2.0**100), 2.0**100, width=32) if dtype.kind == "f" else None
+    largest = min(2.0**100, float(np.finfo(dtype).max)) if dtype.kind == "f" else 0
+    width: Any = min(32, dtype.itemsize * 8)
+    elements = st.floats(-largest, largest, width=width) if dtype.kind == "f" else None
     shape = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4), st.just(2)))
     tensor = data.draw(hnp.arrays(dtype, shape, elements=elements))
     free = rows_from_bytes(taking(image, one(datatype, "time", 2)), tensor.tobytes(), shape, LIMITS)

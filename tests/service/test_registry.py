@@ -97,7 +97,8 @@ async def test_models_run_rows_and_stop_ends_their_threads(repository: Path) -> 
     registry, _ = load(repository)
     images = pixels(3)
     served = registry.get("tiny-image")
-    rows = await served.batcher.submit(served.predictor.rows(list(images)))
+    answers = await served.batcher.submit(served.predictor.rows(list(images)))
+    rows = [answer.confidence for answer in answers]
     await registry.stop()
     expected = assess(tiny.image_logits(images), tiny.TEMPERATURE)
     for row, other in zip(rows, expected, strict=True):
@@ -116,6 +117,7 @@ def test_a_runner_is_told_what_its_model_is_and_how_long_its_runs_take(repositor
     assert runner.seconds_per_element == 1e-6
     assert runner_of(predictor).seconds_per_element == math.inf
     rows = predictor.rows(list(pixels(2)))
-    assert runner.run(rows) == predictor.assess(rows)
+    confidences = [answer.confidence for answer in runner.run(rows)]
+    assert confidences == [answer.confidence for answer in predictor.answer(rows)]
     measured = registry.get("tiny-image").batcher._runner.seconds_per_element
     assert 0 < measured < 1

@@ -12,7 +12,6 @@ from service.errors import (
     BodyTooLargeError,
     CallerGoneError,
     DeadlineError,
-    UnsupportedMediaError,
 )
 
 pytestmark = pytest.mark.anyio
@@ -71,11 +70,6 @@ async def test_a_body_that_stops_coming_is_given_up() -> None:
 async def test_a_caller_that_goes_while_it_sends_is_noticed() -> None:
     with pytest.raises(CallerGoneError):
         await read_body(request(chunks(b"abc", b"")[0], GONE), 5, 10)
-
-
-async def test_a_compressed_body_is_not_supported() -> None:
-    with pytest.raises(UnsupportedMediaError, match="'gzip' is not supported"):
-        await read_body(request(*chunks(b"x"), headers=[(b"content-encoding", b"gzip")]), 5, 10)
 
 
 class Work:

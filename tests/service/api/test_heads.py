@@ -3,8 +3,10 @@ from collections.abc import Sequence
 import pytest
 
 from service.api import heads as module
-from service.api.heads import Heads
+from service.api.heads import Head, Heads
 from service.api.outputs import render_confidence, render_predictions
+from service.api.predict import Classify
+from service.registry import Which
 from service.settings import Settings
 
 FIELDS = [(b"host", b"octet"), (b"content-type", b"image/png"), (b"content-length", b"70")]
@@ -26,12 +28,17 @@ def raw_head(url: bytes = URL, fields: Sequence[tuple[bytes, bytes]] = FIELDS) -
     return b"\r\n".join(lines)
 
 
+def classify(head: Head) -> Classify:
+    assert isinstance(head.target.call, Classify)
+    return head.target.call
+
+
 def test_a_head_says_what_is_asked_of_which_model(heads: Heads) -> None:
     head = heads.read(URL, FIELDS)
     assert head is not None
-    assert (head.target.name, head.target.version) == ("m", None)
+    assert head.target.which == Which("m")
     assert (head.target.route, head.target.log_path) == ("/v1/models/{name}:predict", "/v1/models/m:predict")
-    assert head.target.render is render_predictions
+    assert classify(head).render is render_predictions
     assert (head.length, head.media_type, head.shape, head.timeout_s, head.sent_id) == (
         70,
         "image/png",
@@ -41,11 +48,11 @@ def test_a_head_says_what_is_asked_of_which_model(heads: Heads) -> None:
     )
     other = heads.read(b"/v1/models/m/versions/7:confidence?top_k=2&invert=true", FIELDS)
     assert other is not None
-    assert (other.target.name, other.target.version) == ("m", "7")
+    assert other.target.which == Which("m", "7")
     assert other.target.route == "/v1/models/{name}/versions/{version}:confidence"
     assert other.target.log_path == "/v1/models/m/versions/7:confidence"
-    assert other.target.render is render_confidence
-    assert (other.target.parameters.top_k, other.target.parameters.invert) == (2, True)
+    assert classify(other).render is render_confidence
+    assert (classify(other).parameters.top_k, classify(other).parameters.invert) == (2, True)
 
 
 def test_headers_that_matter_are_read(heads: Heads) -> None:
@@ -165,7 +172,7 @@ def test_what_is_remembered_is_bounded(heads: Heads, monkeypatch: pytest.MonkeyP
         for _ in range(2):
             head = heads.read(url, FIELDS)
             assert head is not None
-            assert head.target.parameters.top_k == i
+            assert classify(head).parameters.top_k == i
         heads.remember(raw_head(url), len(FIELDS), head)
         assert heads.recall(raw_head(url)) is head
         assert len(heads._heads) <= 8
@@ -174,7 +181,7 @@ def test_what_is_remembered_is_bounded(heads: Heads, monkeypatch: pytest.MonkeyP
     long = URL + b"?top_k=2" + b"&invert=false" * 500
     head = heads.read(long, FIELDS)
     assert head is not None
-    assert head.target.parameters.top_k == 2
+    assert classify(head).parameters.top_k == 2
     heads.remember(raw_head(long), len(FIELDS), head)
     assert heads.recall(raw_head(long)) is None
     assert (len(heads._heads), len(heads._targets)) == before

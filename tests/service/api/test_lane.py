@@ -17,7 +17,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import service.api.lane as module
 import service.server
+from service.api import predict
 from service.api.lane import Lane, LaneProtocol
+from service.api.predict import Classify
 from tests import tiny
 from tests.conftest import running_app
 from tests.service.calls import (
@@ -221,7 +223,7 @@ async def test_a_limit_below_that_of_the_lane_holds_in_it_too(repository: Path, 
         (request(BODY, method="PUT"), 405, "PUT is not allowed"),
         (request(BODY, kind="text/plain"), 415, "'text/plain'"),
         (request(BODY, kind=""), 415, "without a content type"),
-        (request(BODY, "content-encoding: gzip"), 415, "'gzip'"),
+        (request(BODY, "content-encoding: br"), 415, "'br'"),
         (request(BODY, path=IMAGE + "?top_k=0"), 400, "'top_k'"),
         (request(BODY, path=IMAGE + "?topk=1"), 400, "'topk'"),
         (request(BODY, "x-timeout-ms: 1_0"), 400, "X-Timeout-Ms must be"),
@@ -688,15 +690,15 @@ async def test_a_caller_that_goes_while_its_image_is_decoded_is_counted(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
-    read_rows = module.read_rows
+    read = Classify.read
 
     def slow(*arguments: Any) -> Any:
         begun.set()
         assert go_on.wait(LIMIT_S)
-        return read_rows(*arguments)
+        return read(*arguments)
 
-    monkeypatch.setattr(module, "is_quick", lambda _: False)
-    monkeypatch.setattr(module, "read_rows", slow)
+    monkeypatch.setattr(Classify, "is_quick", lambda *_: False)
+    monkeypatch.setattr(Classify, "read", slow)
     async with connected(repository, threads=1) as (client, wire):
         await wire.say(request(png(IMAGES[0]), kind="image/png"))
         await until(begun.is_set)
@@ -833,7 +835,7 @@ async def test_a_failure_while_an_answer_is_rendered_is_a_500_and_the_connection
 ) -> None:
     async with connected(repository) as (client, wire):
         with monkeypatch.context() as patch:
-            patch.setattr(module, "orjson", SimpleNamespace(dumps=fail))
+            patch.setattr(predict, "orjson", SimpleNamespace(dumps=fail))
             wire.send(request(BODY, "x-request-id: mine"))
             answer = await wire.read()
         assert_refused(answer, 500, "under request mine")

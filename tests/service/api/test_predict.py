@@ -245,7 +245,7 @@ async def test_another_method_is_a_405_problem(strict: httpx.AsyncClient, method
         (IMAGE, {"content-type": "multipart/form-data; boundary=x"}, "'multipart/form-data'"),
         (AUDIO, PNG, "tiny-audio does not take the content type 'image/png'"),
         (IMAGE, WAV, "tiny-image does not take the content type 'audio/wav'"),
-        (IMAGE, {**JSON, "content-encoding": "gzip"}, "content encoding 'gzip' is not supported"),
+        (IMAGE, {**JSON, "content-encoding": "br"}, "content encoding 'br' is not supported"),
     ],
 )
 async def test_a_body_of_another_type_is_a_415_problem(
