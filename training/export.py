@@ -88,7 +88,10 @@ def clean(model: onnx.ModelProto) -> onnx.ModelProto:
     def strip(graph: onnx.GraphProto) -> None:
         graph.doc_string = ""
         del graph.metadata_props[:]
-        for item in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        parts: tuple[Any, ...] = (
+            *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer
+        )  # fmt: skip
+        for item in parts:
             item.doc_string = ""
             del item.metadata_props[:]
 
