@@ -3,18 +3,21 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENTS := .venv-clients
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 RECIPE ?= mnist-cnn
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev serve test lint check train bench clean
+.PHONY: help install install-dev install-clients serve test lint check proto train bench clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## Create .venv and install the service with ONNX Runtime for CPUs
 install-dev: $(VENV)/.installed-dev ## Install the training jobs and the development tools too
+
+install-clients: $(CLIENTS)/.installed ## Create .venv-clients with the clients of other servers, which tests use
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Octet needs Python 3.11 or newer; try make PYTHON=python3.11")'
@@ -29,10 +32,15 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[cpu,training,dev,bench]'
 	@touch $@ $(VENV)/.installed
 
+$(CLIENTS)/.installed: tests/protocols/requirements.txt
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
 serve: install ## Serve the committed models on http://127.0.0.1:8000 (ARGS="--port 9000 …")
 	@exec $(BIN)/python -m service $(ARGS)
 
-test: install-dev ## Run the whole suite (with OCTET_DATA_DIR: the committed models over the real test sets too)
+test: install-dev install-clients ## Run the whole suite (with OCTET_DATA_DIR: the committed models over the real test sets too)
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
 lint: install-dev ## Check format, style, types and import contracts
@@ -43,6 +51,9 @@ lint: install-dev ## Check format, style, types and import contracts
 
 check: lint test ## Everything that must hold before a commit
 
+proto: install-dev ## Generate the messages of gRPC anew after a change of service/rpc/open_inference.proto
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. service/rpc/open_inference.proto
+
 train: install-dev ## Train and publish a model (RECIPE=mnist-cnn or spoken-digits-lstm, ARGS="--seed 1 …")
 	$(BIN)/python -m training $(RECIPE) $(ARGS)
 
@@ -50,4 +61,4 @@ bench: install-dev ## Measure beside bare ONNX Runtime and other servers (an hou
 	$(BIN)/python -m bench $(ARGS)
 
 clean: ## Remove the environment and all caches; models and runs stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage *.egg-info
+	rm -rf $(VENV) $(CLIENTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage *.egg-info

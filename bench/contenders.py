@@ -13,11 +13,23 @@ from numpy.typing import NDArray
 
 from bench.inputs import digits, sounds
 from bench.nginx import nginx_before
-from bench.octet import ROOT, label_of, octet
+from bench.octet import ROOT, label_of, label_of_v2, octet
 from bench.peers import Peer
 from bench.peers.environment import PeerError, prepare, version
 from bench.server import BenchError, Server, free_port, running
-from bench.wire import CNN, JSON, LSTM, OCTETS, binary_request, http_request, json_request, png_request
+from bench.wire import (
+    CNN,
+    CNN_V2,
+    JSON,
+    LSTM,
+    OCTETS,
+    binary_request,
+    http_request,
+    json_request,
+    png_request,
+    v2_body,
+    v2_request,
+)
 from bundle.predictor import load_predictor
 
 OURS = "octet"
@@ -86,6 +98,7 @@ def our_requests() -> dict[tuple[str, str], list[bytes]]:
     return {
         ("cnn", "json"): [json_request(pixels) for pixels in images],
         ("cnn", "binary"): [binary_request(pixels) for pixels in images],
+        ("cnn", "v2"): [v2_request(pixels) for pixels in images],
         ("cnn", "png"): [png_request(pixels) for pixels in images],
         ("lstm", "binary"): [binary_request(samples, LSTM) for samples in sounds()],
     }
@@ -114,6 +127,9 @@ def check_ours(server: Server) -> None:
             answer = _post(server.port, CNN, content_type, body, {})
             if label_of(answer) != expected:
                 raise BenchError(f"it answers {label_of(answer)} where {expected} is right")
+        answer = _post(server.port, CNN_V2, OCTETS, *v2_body(pixels))
+        if (found := label_of_v2(answer)) != expected:
+            raise BenchError(f"it answers {found} to v2 where {expected} is right")
 
 
 def _instances(pixels: NDArray[np.uint8]) -> bytes:

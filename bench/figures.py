@@ -79,6 +79,10 @@ FIGURES = (
     ),
     Figure("JSON / binary throughput", 0.80, 0.95, lambda r: _ratio(_ours(r, "json"), _ours(r, "binary"))),
     Figure(
+        "v2 binary infer / native binary", 0.95, 1.00,
+        lambda r: _ratio(_ours(r, "v2"), _ours(r, "binary")),
+    ),
+    Figure(
         "/ plain FastAPI + pydantic, 2 processes, JSON", 3.5, 5,
         lambda r: _ratio(_ours(r, "json"), _rival(r, "fastapi", "json")),
     ),

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.server import Server, free_port, running
@@ -28,7 +29,7 @@ def octet(folder: Path, *flags: str, models: Path = ROOT / "models", workers: in
     port = free_port()
     command = [
         sys.executable, "-m", "service", "--port", str(port), "--models", str(models),
-        "--workers", str(workers), "--threads", "1", "--drain-delay-s", "0", *flags,
+        "--workers", str(workers), "--threads", "1", "--drain-delay-s", "0", "--grpc-port", "off", *flags,
     ]  # fmt: skip
     with running(command, port, "/readyz", folder / f"octet-{port}.log") as server:
         yield server
@@ -62,3 +63,14 @@ def copy_models(target: Path, copies: int) -> Path:
 def label_of(body: bytes) -> int:
     """Return the index of the label in an answer to `:predict`."""
     return int(json.loads(body)["predictions"][0]["index"])
+
+
+def label_of_v2(body: bytes) -> int:
+    """Return the index of the most probable label in a binary answer of the Open Inference Protocol."""
+    document, end = json.JSONDecoder().raw_decode(body.decode("latin-1"))
+    for output in document["outputs"]:
+        size = output["parameters"]["binary_data_size"]
+        if output["name"] == "probabilities":
+            return int(np.frombuffer(body[end : end + size], "<f4").argmax())
+        end += size
+    raise ValueError("the answer has no probabilities")

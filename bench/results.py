@@ -18,7 +18,7 @@ class Sample:
     Attributes:
         server: who was asked; "octet" or the name of a peer, with "nginx" behind nginx.
         processes: that ran the model.
-        wire: "json", "binary" or "png".
+        wire: "json", "binary", "png", or "v2": the Open Inference Protocol with its binary extension.
         model: "cnn" or "lstm".
         connections: of the closed loop; for an open loop 0.
         due_per_s: of the open loop; for a closed loop 0.

@@ -8,8 +8,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.confidence import RowConfidence, assess
+from bundle.confidence import RowConfidence, assess, softmax
 from bundle.datatypes import Array
+from bundle.evidence import Evidence
+from bundle.judgement import Judgement, judge
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,31 @@ class Run:
     Attributes:
         temperature: of the graph that ran; 1 where none was fitted.
         collate_s, run_s: seconds that it took to put the rows together, and to run the graph.
+        evidence: of the graph that ran, where there is any.
     """
 
     outputs: Outputs
     temperature: float
     collate_s: float = 0.0
     run_s: float = 0.0
+    evidence: Evidence | None = None
 
     @cached_property
     def confidences(self) -> list[RowConfidence]:
         """What can be said of each row of a classification, made for all at once when one asks."""
         return assess(self.outputs.logits, self.temperature)
+
+    @cached_property
+    def probabilities(self) -> NDArray[np.float32]:
+        """(n, labels) float32: the calibrated probabilities of a classification, made when one asks."""
+        return softmax(self.outputs.logits, self.temperature).astype(np.float32)
+
+    @cached_property
+    def judgements(self) -> list[Judgement]:
+        """What the evidence says of each row, made for all at once when one asks. There must be some."""
+        assert self.evidence is not None
+        logits = self.outputs.logits
+        return judge(self.evidence, logits, self.outputs.features, softmax(logits, self.temperature))
 
 
 class Answer:
@@ -71,3 +87,8 @@ class Answer:
     def confidence(self) -> RowConfidence:
         """What can be said of it, where it is of a classification."""
         return self.run.confidences[self.index or 0]
+
+    @property
+    def judgement(self) -> Judgement:
+        """What the evidence says of it, where there is any."""
+        return self.run.judgements[self.index or 0]

@@ -51,15 +51,37 @@ ORT_TYPES: dict[str, str] = {
 }
 # They have no form in JSON: a number there would be rounded without anyone asking.
 BINARY_ONLY = frozenset({"FP16", "BF16"})
+_MOST_DIMENSIONS = 32
+_MOST_ELEMENTS = 2**48
 
 _JSON_NAMES = {
     bool: "true or false",
+    int: "integers",
     str: "text",
     float: "fractions or integers beyond 64 bits",
     dict: "an object",
     list: "lists nested too deeply",
     type(None): "null",
 }
+
+
+def check_shape(name: str, shape: Sequence[object]) -> None:
+    """Check that a caller's shape is one that an array can have, before anything is computed with it.
+
+    Raises:
+        InputError: it has too many dimensions or elements, or a size that is no whole number of at least 0.
+    """
+    if len(shape) > _MOST_DIMENSIONS:
+        raise InputError(
+            f"{name}: a shape of {len(shape)} dimensions; at most {_MOST_DIMENSIONS} are allowed"
+        )
+    elements = 1
+    for size in shape:
+        if type(size) is not int or size < 0:
+            raise InputError(f"{name}: the shape must be a list of whole numbers of at least 0")
+        elements *= size or 1  # numpy multiplies so, too: another size may be too large beside one of 0
+    if elements > _MOST_ELEMENTS:
+        raise InputError(f"{name}: the shape has too many elements")
 
 
 def array_from_bytes(
@@ -69,7 +91,7 @@ def array_from_bytes(
 
     Args:
         name: of the tensor, for the message.
-        shape: of the whole tensor, each size at least 0.
+        shape: of the whole tensor, as `check_shape` lets pass.
 
     Returns:
         An array of `DTYPES[datatype]`; the elements of BYTES are str.
@@ -85,16 +107,16 @@ def array_from_bytes(
         raise InputError(
             f"{name}: {len(content)} bytes do not fit {datatype} {list(shape)}, which has {expected}"
         )
-    array = np.frombuffer(content, dtype)
+    array: Array = np.ndarray(shape, dtype, content)
     if datatype == "BOOL" and array.size and array.view(np.uint8).max() > 1:
         raise InputError(f"{name}: a BOOL must be a byte of 0 or 1")
-    return array.reshape(shape)
+    return array
 
 
 def array_to_bytes(datatype: Datatype, array: Array) -> bytes:
     """Return the bytes of a tensor, as `array_from_bytes` reads them."""
     if datatype != "BYTES":
-        return np.ascontiguousarray(array, DTYPES[datatype]).tobytes()
+        return array.astype(DTYPES[datatype], copy=False).tobytes()
     elements = [element if isinstance(element, bytes) else str(element).encode() for element in array.flat]
     return b"".join(chain.from_iterable((len(each).to_bytes(4, "little"), each) for each in elements))
 
@@ -119,14 +141,20 @@ def array_from_values(name: str, datatype: Datatype, shape: Sequence[int], value
     if odd := leaf_types(values, max(1, len(shape))) - allowed:
         found = ", ".join(sorted(json_name(kind) for kind in odd))
         raise InputError(f"{name}: {found} cannot be an element of {datatype}")
-    size = math.prod(shape)
     try:
-        array = np.array(values, object if dtype.kind == "O" else None)
+        # The type of fractions is numpy's choice, so that their range can be checked.
+        array = np.array(values, None if dtype.kind == "f" else dtype)
+    except OverflowError as error:
+        raise InputError(f"{name}: holds integers beyond {datatype}") from error
     except ValueError as error:
         raise InputError(f"{name}: the nested lists have no regular shape") from error
-    if array.size != size or (array.ndim > 1 and array.shape != tuple(shape)):
+    if dtype.kind == "O" and any(isinstance(element, list) for element in array.flat):  # so numpy has them
+        raise InputError(f"{name}: the nested lists have no regular shape")
+    # Lists cannot tell of the dimensions that come behind one of 0.
+    is_nested_otherwise = array.ndim > 1 and array.shape != tuple(shape)[: array.ndim]
+    if array.size != math.prod(shape) or is_nested_otherwise:
         raise InputError(f"{name}: data of the shape {list(array.shape)} do not fit {list(shape)}")
-    if dtype.kind not in "bO":
+    if dtype.kind == "f":
         check_range(name, datatype, array)
     return array.astype(dtype, copy=False).reshape(shape)
 
@@ -148,16 +176,29 @@ def check_range(name: str, datatype: Datatype, array: Array) -> None:
         raise InputError(f"{name}: holds values from {smallest} to {largest}, beyond {datatype}")
 
 
-def array_to_values(datatype: Datatype, array: Array) -> list[Any]:
+def check_json_form(name: str, datatype: Datatype, array: Array) -> None:
+    """Check that the elements of a tensor can be written as JSON.
+
+    Raises:
+        InputError: its type has no form there, or a number is not finite.
+    """
+    if datatype in BINARY_ONLY:
+        raise InputError(
+            f"{name}: {datatype} can be returned as bytes only, not as JSON: ask for binary data"
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError(f"{name}: holds NaN or infinity, which JSON does not know: ask for binary data")
+
+
+def array_to_values(name: str, datatype: Datatype, array: Array) -> list[Any]:
     """Return the elements of a tensor as a flat list for JSON.
 
     Raises:
-        InputError: the type has no form in JSON.
+        InputError: as `check_json_form`.
     """
-    if datatype in BINARY_ONLY:
-        raise InputError(f"{datatype} can be returned as bytes only, not as JSON: ask for binary data")
     if datatype == "BYTES":
         return [_to_text(element) for element in array.flat]
+    check_json_form(name, datatype, array)
     values: list[Any] = array.ravel().tolist()
     return values
 

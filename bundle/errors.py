@@ -25,8 +25,20 @@ class GoldenError(BundleError):
     """A graph does not reproduce its golden outputs on this machine."""
 
 
+class EvidenceError(BundleError):
+    """The evidence behind the confidences cannot be read, or is not that of the graph."""
+
+
 class ProviderError(BundleError):
     """A required execution provider is not available on this machine."""
+
+
+class ServingError(BundleError):
+    """`serving.json` cannot be read, breaks its schema, or names a version that is not there."""
+
+
+class TrustError(BundleError):
+    """A bundle is not on the list of those that may be served, or the list cannot be understood."""
 
 
 class InputError(Exception):

@@ -1,4 +1,4 @@
-"""Golden examples: inputs with known outputs that every graph must reproduce before it serves.
+"""Golden examples of a classification: inputs with known logits that a graph must reproduce before it serves.
 
 A processor without VNNI, another runtime or a broken file shows here, before the first caller sees it.
 The inputs are made by the project; none is an item of a data set.
@@ -6,31 +6,21 @@ The inputs are made by the project; none is an item of a data set.
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bundle.archive import load_arrays, save_arrays
 from bundle.confidence import softmax
+from bundle.datatypes import Array
 from bundle.errors import GoldenError
 from bundle.manifest import GOLDEN_FILE, Precision
 from bundle.session import ORT_ERRORS
 
 MAX_LOGIT_ERROR_FP32 = 1e-3
 MAX_PROBABILITY_ERROR_INT8 = 0.02
-
-Array = NDArray[np.generic]
-
-# What numpy and zipfile raise for damaged files (found by fuzzing, see the tests).
-_DAMAGE = (
-    EOFError, MemoryError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError,
-    zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,9 +42,7 @@ class Golden:
         """Return the content of `golden.npz`."""
         arrays = {f"input.{name}": array for name, array in self.inputs.items()}
         arrays |= {f"logits.{precision}": array for precision, array in self.logits.items()}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # its stub takes no keywords by dict
-        return buffer.getvalue()
+        return save_arrays(arrays)
 
 
 def load_golden(content: bytes) -> Golden:
@@ -66,28 +54,23 @@ def load_golden(content: bytes) -> Golden:
     inputs: dict[str, Array] = {}
     logits: dict[Precision, NDArray[np.float32]] = {}
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            for key in archive.files:
-                match key.split(".", 1):
-                    case ["input", name]:
-                        inputs[name] = _examples(archive[key])
-                    case ["logits", ("int8" | "fp32") as precision]:
-                        logits[precision] = _examples(archive[key])
-                    case _:
-                        raise GoldenError(f"{GOLDEN_FILE}: unknown array {key!r}")
-    except _DAMAGE as error:
-        raise GoldenError(f"{GOLDEN_FILE}: cannot be read: {' '.join(str(error).split())}") from error
+        arrays = load_arrays(content)
+    except ValueError as error:
+        raise GoldenError(f"{GOLDEN_FILE}: {error}") from error
+    for key, array in arrays.items():
+        if not array.ndim:
+            raise GoldenError(f"{GOLDEN_FILE}: {key!r} has no dimension of examples")
+        match key.split(".", 1):
+            case ["input", name]:
+                inputs[name] = array
+            case ["logits", ("int8" | "fp32") as precision] if array.dtype.kind == "f":
+                logits[precision] = array
+            case _:
+                raise GoldenError(f"{GOLDEN_FILE}: unknown array {key!r}")
     counts = {len(array) for array in (*inputs.values(), *logits.values())}
     if not inputs or not logits or len(counts) != 1 or counts == {0}:
         raise GoldenError(f"{GOLDEN_FILE}: needs inputs and logits of one and the same number of examples")
     return Golden(inputs, logits)
-
-
-def _examples(value: object) -> NDArray[Any]:
-    """An archive may hold a file that is no array, which numpy gives as bytes."""
-    if not isinstance(value, np.ndarray) or value.ndim < 1 or value.dtype.kind not in "iuf":
-        raise ValueError("it holds something that is no array of numbers with a dimension of examples")
-    return value
 
 
 def compute_logits(run: Callable[[dict[str, Array]], Array], inputs: dict[str, Array]) -> NDArray[np.float32]:

@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 
 from bundle.answer import Answer, Outputs, Run
 from bundle.datatypes import DTYPES, Array
-from bundle.errors import GoldenError, GraphError, ProviderError
-from bundle.golden import check_golden, load_golden
-from bundle.manifest import GOLDEN_FILE, Precision, SessionConfig
+from bundle.errors import EvidenceError, GoldenError, GraphError, ProviderError
+from bundle.evidence import ARRAYS_FILE, EVIDENCE_FILE, Evidence, load_evidence
+from bundle.golden import Golden
+from bundle.manifest import Precision, SessionConfig
 from bundle.repository import Bundle, read_bundle
 from bundle.rows import Row, collate, size_of
+from bundle.self_test import check_self, read_golden
 from bundle.session import (
     ORT_ERRORS,
     Provider,
@@ -34,6 +36,8 @@ from bundle.session import (
     default_precision,
     run_session,
 )
+from bundle.tensor_golden import TensorGolden
+from bundle.trusted import TrustedDigests
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +57,7 @@ class Predictor:
         precision: the graph that runs.
         provider: the execution provider that runs it.
         fallback: why this is not the graph or setting that the manifest prefers, or None.
+        evidence: behind the confidences of the graph that runs, or None where the bundle has none.
     """
 
     bundle: Bundle
@@ -60,6 +65,7 @@ class Predictor:
     precision: Precision
     provider: Provider
     fallback: str | None = None
+    evidence: Evidence | None = None
 
     @property
     def temperature(self) -> float:
@@ -101,7 +107,7 @@ class Predictor:
         collated_s = time.perf_counter()
         outputs = self.run_feeds(feeds)
         took_s = time.perf_counter() - collated_s
-        run = Run(outputs, self.temperature, collated_s - began_s, took_s)
+        run = Run(outputs, self.temperature, collated_s - began_s, took_s, self.evidence)
         return [Answer(run, i if manifest.batched else None) for i in range(len(rows))]
 
     def _collate(self, rows: Sequence[Row]) -> dict[str, Array]:
@@ -114,6 +120,17 @@ class Predictor:
         """Run collated graph inputs; return the logits alone."""
         return self.run_feeds(feeds).logits
 
+    def check_self(self, golden: Golden | TensorGolden) -> None:
+        """Check that the graph reproduces golden examples on this machine.
+
+        Raises:
+            GoldenError: it does not; the message gives the figure.
+        """
+        manifest = self.bundle.manifest
+        check_self(
+            golden, manifest, self.precision, self.temperature, lambda feeds: self.run_feeds(feeds).arrays
+        )
+
     def warm_up(self) -> float:
         """Run the smallest and the largest batch or all sizes, so that no caller pays for what comes first.
 
@@ -124,8 +141,8 @@ class Predictor:
         Raises:
             GraphError: the graph cannot run them.
         """
-        if self.bundle.manifest.task == "tensors":  # which sizes it takes, only its golden inputs tell
-            return math.inf
+        if self.bundle.manifest.task == "tensors":
+            return self._warm_up_tensors()
         row: Row = {
             tensor.name: np.zeros(
                 [size if isinstance(size, int) else _WARM_UP_LENGTH for size in tensor.row_shape],
@@ -135,16 +152,46 @@ class Predictor:
         }
         try:
             largest = [row] * self.bundle.manifest.max_batch_size
-            # Other providers compile a graph for each size when they first meet it.
-            sizes = {1, len(largest)} if self.provider == "cpu" else range(1, len(largest) + 1)
-            for size in sizes:
+            for size in self._sizes_to_warm():
                 self.run(largest[:size])
             began_s = time.perf_counter()
             self.run(largest)
             return (time.perf_counter() - began_s) / (len(largest) * size_of(row))
         except ORT_ERRORS as error:
-            file = self.bundle.directory / self.bundle.manifest.graphs[self.precision].file
-            raise GraphError(f"{file}: it cannot be run: {' '.join(str(error).split())[:200]}") from error
+            raise self._cannot_run(error) from error
+
+    def _warm_up_tensors(self) -> float:
+        """Which sizes and values a graph takes, only its golden inputs tell."""
+        manifest = self.bundle.manifest
+        golden = read_golden(self.bundle)
+        assert isinstance(golden, TensorGolden)
+        examples = golden.examples
+        try:
+            for example in examples:
+                self.run_feeds(example.inputs)
+            if not manifest.batched:
+                return math.inf
+            for size in self._sizes_to_warm():
+                largest = {name: np.repeat(array, size, axis=0) for name, array in examples[0].inputs.items()}
+                self.run_feeds(largest)
+            began_s = time.perf_counter()
+            self.run_feeds(largest)
+            took_s = time.perf_counter() - began_s
+        except ORT_ERRORS as error:
+            raise self._cannot_run(error) from error
+        elements = sum(array.size for array in largest.values())
+        # What another size takes, one size does not tell of a graph that is not known.
+        sizes_vary = any(tensor.free_dimensions for tensor in manifest.inputs)
+        return math.inf if sizes_vary or not elements else took_s / elements
+
+    def _sizes_to_warm(self) -> list[int]:
+        """Other providers than the CPU's compile a graph for each size when they first meet it."""
+        largest = self.bundle.manifest.max_batch_size
+        return sorted({1, largest}) if self.provider == "cpu" else list(range(1, largest + 1))
+
+    def _cannot_run(self, error: Exception) -> GraphError:
+        file = self.bundle.directory / self.bundle.manifest.graphs[self.precision].file
+        return GraphError(f"{file}: it cannot be run: {' '.join(str(error).split())[:200]}")
 
 
 def create_predictor(
@@ -164,6 +211,7 @@ def create_predictor(
     Raises:
         GraphError: the graph cannot be loaded or disagrees with the manifest.
         ProviderError: ONNX Runtime does not run it on this provider.
+        EvidenceError: the evidence behind its confidences is damaged or another graph's.
     """
     manifest = bundle.manifest
     try:
@@ -177,7 +225,29 @@ def create_predictor(
         check_signature(session, manifest.inputs, manifest.outputs)
     except GraphError as error:
         raise GraphError(f"{bundle.directory / manifest.graphs[precision].file}: {error}") from error
-    return Predictor(bundle, session, precision, provider, fallback)
+    return Predictor(bundle, session, precision, provider, fallback, _read_evidence(bundle, precision))
+
+
+def _read_evidence(bundle: Bundle, precision: Precision) -> Evidence | None:
+    """Read what proves the confidences of a graph, and see that it is of this one and no other."""
+    if not {EVIDENCE_FILE, ARRAYS_FILE} <= set(bundle.files):
+        return None
+    manifest = bundle.manifest
+    graph = manifest.graphs[precision]
+    try:
+        evidence = load_evidence(
+            bundle.files[EVIDENCE_FILE], bundle.files[ARRAYS_FILE], precision, manifest.files[graph.file]
+        )
+        if evidence is None:
+            return None
+        temperature = graph.temperature.value if graph.temperature is not None else None
+        if evidence.facts.temperature != temperature:
+            raise EvidenceError(f"{EVIDENCE_FILE}: its {precision} part is of another temperature")
+        if len(evidence.facts.confusion) != len(manifest.labels):
+            raise EvidenceError(f"{EVIDENCE_FILE}: its {precision} part is of other labels")
+    except EvidenceError as error:
+        raise EvidenceError(f"{bundle.directory}: {error}") from error
+    return evidence
 
 
 def load_predictor(
@@ -185,6 +255,7 @@ def load_predictor(
     policy: ProviderPolicy = "cpu",
     precision: Precision | None = None,
     callers: int = 1,
+    trusted: TrustedDigests | None = None,
 ) -> Predictor:
     """Read, verify, load and self-test a bundle.
 
@@ -197,11 +268,14 @@ def load_predictor(
         policy: which execution provider to use.
         precision: the graph to load; by default int8, and fp32 on CUDA.
         callers: threads that will run it at the same time.
+        trusted: the bundles that may be served; None for any.
 
     Raises:
         BundleError: the bundle cannot be served; the message names the file and the reason.
     """
     bundle = read_bundle(directory)
+    if trusted is not None:
+        trusted.check(bundle)
     provider = choose_provider(policy)
     fallback = None
     if provider == "openvino" and _is_dynamic(bundle):
@@ -243,14 +317,11 @@ def _load_best(
     if wanted == "int8":
         exact = config.model_copy(update={"x64quantprecision": True})
         attempts += [("int8", exact), ("fp32", config)]
-    try:
-        golden = load_golden(bundle.files[GOLDEN_FILE])
-    except GoldenError as error:
-        raise GoldenError(f"{bundle.directory}: {error}") from error
+    golden = read_golden(bundle)
     for attempt, options in attempts:
         predictor = create_predictor(bundle, attempt, provider, options, fallback, callers)
         try:
-            check_golden(golden, attempt, predictor.logits, predictor.temperature)
+            predictor.check_self(golden)
         except GoldenError as error:
             fallback = str(error)
         else:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from functools import cache
 
 import numpy as np
 
-from bundle.datatypes import DTYPES, Array, Datatype, json_name, leaf_types
+from bundle.checks import check_row_shape, check_values, fits, text_of
+from bundle.datatypes import DTYPES, Array
 from bundle.decoding import Limits, decode_media
 from bundle.errors import InputError
-from bundle.manifest import AudioDecoding, Manifest, TensorSpec
+from bundle.manifest import Manifest, TensorSpec
+from bundle.values import array_of, cast
 
 # Data input -> array without the batch dimension.
 Row = dict[str, Array]
@@ -35,7 +36,7 @@ def row_from_media(manifest: Manifest, body: bytes, limits: Limits, *, invert: b
 
 
 def row_from_values(manifest: Manifest, values: object, limits: Limits, *, only_numbers: bool = False) -> Row:
-    """Turn one JSON instance (nested lists of numbers) into a row.
+    """Turn one JSON instance (nested lists of numbers, of true and false, or of texts) into a row.
 
     Args:
         only_numbers: the caller knows that nothing but numbers and lists stands in `values`, neither
@@ -46,12 +47,49 @@ def row_from_values(manifest: Manifest, values: object, limits: Limits, *, only_
             has several data inputs.
     """
     tensor = _only_input(manifest)
-    array = _convert_quickly(tensor, values) if only_numbers else None
-    if array is None:
-        array = _convert(tensor, values)
-    _check_shape(manifest, tensor, array.shape, limits)
-    _check_values(tensor, array)
-    return {tensor.name: array.astype(DTYPES[tensor.datatype], copy=False)}
+    return {tensor.name: _row_array(manifest, tensor, values, limits, only_numbers)}
+
+
+def row_from_named_values(manifest: Manifest, values: Mapping[str, object], limits: Limits) -> Row:
+    """Turn one JSON instance that names its inputs into a row.
+
+    Raises:
+        InputError: an input is unknown or missing, or as `row_from_values`.
+    """
+    tensors = {tensor.name: tensor for tensor in manifest.data_inputs}
+    if not values.keys() <= tensors.keys():
+        unknown = min(values.keys() - tensors.keys())
+        raise InputError(f"there is no input {unknown[:80]!r}; there are {', '.join(tensors)}")
+    if missing := [name for name in tensors if name not in values]:
+        raise InputError(f"the input {missing[0]!r} is missing")
+    return {
+        name: _row_array(manifest, tensor, values[name], limits, False) for name, tensor in tensors.items()
+    }
+
+
+def tensor_from_values(tensor: TensorSpec, values: object) -> Array:
+    """Turn nested lists into a whole tensor, which `rows_from_tensors` takes.
+
+    Returns:
+        An array of any shape, in the tensor's datatype.
+
+    Raises:
+        InputError: wrong type, or a value that is not in range.
+    """
+    array = array_of(tensor, values, len(tensor.shape))
+    if array.size:
+        check_values(tensor, array)
+    return cast(tensor.datatype, array)
+
+
+def _row_array(
+    manifest: Manifest, tensor: TensorSpec, values: object, limits: Limits, only_numbers: bool
+) -> Array:
+    array = array_of(tensor, values, len(tensor.row_shape), only_numbers=only_numbers)
+    check_row_shape(manifest, tensor, array.shape, limits)
+    if array.size:
+        check_values(tensor, array)
+    return cast(tensor.datatype, array)
 
 
 def rows_from_bytes(
@@ -73,11 +111,11 @@ def rows_from_bytes(
     if tensor.datatype == "BYTES":
         raise InputError(f"{tensor.name}: BYTES cannot be sent as a plain tensor; use JSON or /v2")
     if not shape or min(shape) < 1 or len(body) != dtype.itemsize * math.prod(shape):
-        raise InputError(f"{tensor.name}: {len(body)} bytes do not fit {tensor.datatype} {_text(shape)}")
+        raise InputError(f"{tensor.name}: {len(body)} bytes do not fit {tensor.datatype} {text_of(shape)}")
     check_count(shape[0], limits)
     rows = np.frombuffer(body, dtype=dtype).reshape(shape)
-    _check_shape(manifest, tensor, rows.shape[1:], limits)
-    _check_values(tensor, rows)
+    check_row_shape(manifest, tensor, rows.shape[1:], limits)
+    check_values(tensor, rows)
     return [{tensor.name: row} for row in rows]
 
 
@@ -90,42 +128,57 @@ def rows_from_tensors(manifest: Manifest, tensors: Mapping[str, Array], limits: 
         InputError: an input is unknown or missing, they differ in the number of rows, or as
             `row_from_values`.
     """
-    specs = {tensor.name: tensor for tensor in manifest.inputs}
-    if unknown := sorted(set(tensors) - set(specs)):
-        raise InputError(f"there is no input {unknown[0]!r}; there are {', '.join(specs)}")
-    for tensor in manifest.data_inputs:
-        if tensor.name not in tensors and not tensor.optional:
-            raise InputError(f"the input {tensor.name!r} is missing")
-    for name, array in tensors.items():
-        _check_tensor(manifest, specs[name], array, limits)
-    if not manifest.batched:
-        return [dict(tensors)]
-    counts = {name: len(array) for name, array in tensors.items()}
-    if len(set(counts.values())) > 1:
+    batched = manifest.batched
+    data: dict[str, Array] = {}
+    counts: dict[str, int] = {}
+    for tensor in manifest.inputs:
+        name = tensor.name
+        if (array := tensors.get(name)) is None:
+            continue
+        _check_tensor(manifest, tensor, array, limits)
+        if batched:
+            counts[name] = len(array)
+        if tensor.lengths_of is None:
+            data[name] = array
+    if not len(data) == len(manifest.inputs) == len(tensors):
+        _check_names(manifest, tensors)
+    if not batched:
+        return [data]
+    count = next(iter(counts.values()))
+    if len(counts) > 1 and len(set(counts.values())) > 1:
         raise InputError(f"the inputs differ in their number of rows: {counts}")
-    check_count(next(iter(counts.values())), limits)
-    measured = {
-        spec.lengths_of: tensors[spec.name]
-        for spec in manifest.inputs
-        if spec.lengths_of is not None and spec.name in tensors
-    }
-    rows = [dict(zip(tensors, values, strict=True)) for values in zip(*tensors.values(), strict=True)]
-    for name, lengths in measured.items():
-        _cut(manifest, rows, name, lengths)
-    return [{tensor.name: row[tensor.name] for tensor in manifest.data_inputs} for row in rows]
+    check_count(count, limits)
+    # The ellipsis leaves an array of no dimensions where numpy would give the element itself.
+    rows = [{name: array[i, ...] for name, array in data.items()} for i in range(count)]
+    if len(data) < len(counts):
+        for tensor in manifest.inputs:
+            if tensor.lengths_of is not None and tensor.name in tensors:
+                _cut(manifest, rows, tensor.lengths_of, tensors[tensor.name])
+    return rows
+
+
+def _check_names(manifest: Manifest, tensors: Mapping[str, Array]) -> None:
+    known = {tensor.name: tensor for tensor in manifest.inputs}
+    if unknown := sorted(tensors.keys() - known.keys()):
+        raise InputError(f"there is no input {unknown[0][:80]!r}; there are {', '.join(known)}")
+    for name, tensor in known.items():
+        if name not in tensors and tensor.lengths_of is None and not tensor.optional:
+            raise InputError(f"the input {name!r} is missing")
 
 
 def _check_tensor(manifest: Manifest, tensor: TensorSpec, array: Array, limits: Limits) -> None:
     """Check a tensor as it stands in a request: with its batch dimension, where it has one."""
     if not manifest.batched:
-        if not _fits(tensor.shape, array.shape, smallest=0):
-            raise InputError(f"{tensor.name}: the shape {_text(array.shape)} is not {_text(tensor.shape)}")
+        if not fits(tensor.shape, array.shape, smallest=0):
+            raise InputError(
+                f"{tensor.name}: the shape {text_of(array.shape)} is not {text_of(tensor.shape)}"
+            )
     elif not array.ndim or not len(array):
         raise InputError(f"{tensor.name}: needs one row or more in its first dimension")
-    else:
-        _check_shape(manifest, tensor, array.shape[1:], limits)
-    if manifest.task == "classification" or tensor.allowed_range is not None:
-        _check_values(tensor, array)
+    elif array.shape[1:] != tensor.shape[1:]:
+        check_row_shape(manifest, tensor, array.shape[1:], limits)
+    if array.size and (manifest.task == "classification" or tensor.allowed_range is not None):
+        check_values(tensor, array)
 
 
 def _cut(manifest: Manifest, rows: list[Row], name: str, lengths: Array) -> None:
@@ -134,7 +187,7 @@ def _cut(manifest: Manifest, rows: list[Row], name: str, lengths: Array) -> None
     for row, length in zip(rows, lengths.tolist(), strict=True):
         if not 1 <= length <= row[name].shape[axis]:
             raise InputError(f"{name}: a length of {length} is not within 1 to {row[name].shape[axis]}")
-        row[name] = row[name].take(range(length), axis)
+        row[name] = row[name][(slice(None),) * axis + (slice(length),)]
 
 
 def bucket_of(manifest: Manifest, row: Row) -> Hashable:
@@ -142,9 +195,10 @@ def bucket_of(manifest: Manifest, row: Row) -> Hashable:
 
     Lengths in one bucket differ by a factor of at most the square root of two.
     """
-    if manifest.task == "tensors" and not any(tensor.lengths_of for tensor in manifest.inputs):
-        return tuple(array.shape for array in row.values())
-    return math.ceil(2 * math.log2(max(1, size_of(row))))
+    if manifest.task == "classification":
+        return _bucket_of(size_of(row))
+    measured = {tensor.lengths_of for tensor in manifest.inputs}
+    return tuple(_bucket_of(array.size) if name in measured else array.shape for name, array in row.items())
 
 
 def check_count(rows: int, limits: Limits) -> None:
@@ -155,6 +209,29 @@ def check_count(rows: int, limits: Limits) -> None:
     """
     if rows > limits.max_rows:
         raise InputError(f"the request has {rows} rows; at most {limits.max_rows} are allowed")
+
+
+def _bucket_of(elements: int) -> int:
+    return math.ceil(2 * math.log2(max(1, elements)))
+
+
+def check_alike(manifest: Manifest, rows: Sequence[Row]) -> None:
+    """Refuse rows of one request that could not be stacked.
+
+    Raises:
+        InputError: they differ in a free dimension, and the model takes no lengths to tell padding by.
+    """
+    if len(rows) == 1:
+        return
+    for tensor in manifest.data_inputs:
+        if tensor.free_dimensions and not _is_measured(manifest, tensor):
+            shapes = sorted({row[tensor.name].shape for row in rows})
+            if len(shapes) > 1:
+                first, second = map(text_of, shapes[:2])
+                raise InputError(
+                    f"{tensor.name}: the rows differ in shape, as {first} and {second}; "
+                    "this model takes rows of one shape together"
+                )
 
 
 def size_of(row: Row) -> int:
@@ -168,8 +245,8 @@ def collate(manifest: Manifest, rows: Sequence[Row]) -> dict[str, Array]:
     Returns:
         Graph input -> array whose first dimension is the number of rows.
     """
-    if not manifest.batched:
-        return dict(rows[0])
+    if not manifest.batched:  # behind the JSON of a request, tensors begin at any byte
+        return {name: np.require(array, requirements=["C", "A"]) for name, array in rows[0].items()}
     feeds: dict[str, Array] = {}
     for tensor in manifest.inputs:
         if tensor.lengths_of is not None:
@@ -209,101 +286,11 @@ def _only_input(manifest: Manifest) -> TensorSpec:
 def _infer_shape(tensor: TensorSpec, size_bytes: int) -> tuple[int, ...]:
     fixed = tuple(size for size in tensor.row_shape if isinstance(size, int))
     if len(fixed) != len(tensor.row_shape):
-        raise InputError(f"{tensor.name} has the shape {_text(tensor.shape)}: its shape must be given")
+        raise InputError(f"{tensor.name} has the shape {text_of(tensor.shape)}: its shape must be given")
     row_bytes = DTYPES[tensor.datatype].itemsize * math.prod(fixed)
     if size_bytes == 0 or size_bytes % row_bytes:
         raise InputError(
             f"{tensor.name}: {size_bytes} bytes are no whole number of rows of {row_bytes} bytes "
-            f"({tensor.datatype} {_text(tensor.shape)})"
+            f"({tensor.datatype} {text_of(tensor.shape)})"
         )
     return (size_bytes // row_bytes, *fixed)
-
-
-def _check_shape(manifest: Manifest, tensor: TensorSpec, shape: tuple[int, ...], limits: Limits) -> None:
-    """Check the shape of one row, and the length of a sound."""
-    if not _fits(tensor.row_shape, shape, smallest=int(manifest.task == "classification")):
-        raise InputError(
-            f"{tensor.name}: a row has the shape {_text(shape)}, expected {_text(tensor.row_shape)}"
-        )
-    decoding = manifest.decoding
-    if isinstance(decoding, AudioDecoding) and shape[0] > limits.max_audio_s * decoding.sample_rate_hz:
-        raise InputError(f"the sound is longer than the allowed {limits.max_audio_s:g} s")
-
-
-def _check_values(tensor: TensorSpec, array: Array) -> None:
-    """Check that the values of one or more rows are finite and in range, before they are cast."""
-    if array.dtype.kind in "bO":
-        return
-    low, high = _bounds(tensor.datatype, tensor.allowed_range)
-    if array.dtype == np.uint8 and low <= 0 and high >= 255:
-        return  # every byte is in range
-    smallest, largest = array.min(), array.max()
-    if low <= smallest and largest <= high:  # never true of NaN
-        return
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputError(f"{tensor.name}: holds values that are not finite numbers")
-    raise InputError(
-        f"{tensor.name}: holds values from {smallest} to {largest}; {low:g} to {high:g} are allowed"
-    )
-
-
-def _fits(expected: tuple[int | str, ...], found: tuple[int, ...], smallest: int) -> bool:
-    if expected == found:
-        return True
-    return len(expected) == len(found) and all(
-        size == actual if isinstance(size, int) else actual >= smallest
-        for size, actual in zip(expected, found, strict=True)
-    )
-
-
-def _convert_quickly(tensor: TensorSpec, values: object) -> Array | None:
-    """Convert the two kinds of lists that are sent most, or return None and leave it to `_convert`.
-
-    These are matrices of bytes and vectors of fractions; it takes a third to a half of the time.
-    """
-    if not isinstance(values, list):
-        return None
-    try:
-        if tensor.datatype == "UINT8" and len(tensor.row_shape) == 2:
-            (width,) = set(map(len, values))  # bytes(7) would be seven zeros, but a number has no length
-            return np.frombuffer(b"".join(map(bytes, values)), np.uint8).reshape(len(values), width)
-        if tensor.datatype == "FP32" and len(tensor.row_shape) == 1:
-            return np.fromiter(values, np.float64, len(values))
-    except (TypeError, ValueError):  # what is wrong with it is found out by `_convert`
-        pass
-    return None
-
-
-def _convert(tensor: TensorSpec, values: object) -> Array:
-    """Convert nested lists to an array in a type of numpy's choice, or say what is wrong with them."""
-    _check_types(tensor, values)
-    try:
-        array = np.array(values)
-    except ValueError as error:
-        raise InputError(f"{tensor.name}: the nested lists have no regular shape") from error
-    if array.size and array.dtype.kind not in ("iu" if DTYPES[tensor.datatype].kind in "iu" else "iuf"):
-        raise InputError(f"{tensor.name}: holds integers that are too large for any {tensor.datatype}")
-    return array
-
-
-def _check_types(tensor: TensorSpec, values: object) -> None:
-    """Refuse what is no number, before numpy takes true for 1 or makes room for a long text everywhere."""
-    allowed = {int} if DTYPES[tensor.datatype].kind in "iu" else {int, float}
-    if odd := leaf_types(values, len(tensor.row_shape)) - allowed:
-        expected = "integers" if allowed == {int} else "numbers"
-        found = ", ".join(sorted(json_name(kind) for kind in odd))
-        raise InputError(f"{tensor.name}: expected {expected} ({tensor.datatype}), got {found}")
-
-
-@cache
-def _bounds(datatype: Datatype, allowed_range: tuple[float, float] | None) -> tuple[float, float]:
-    dtype = DTYPES[datatype]
-    low, high = allowed_range or (-math.inf, math.inf)
-    if dtype.kind == "f":
-        return max(low, float(np.finfo(dtype).min)), min(high, float(np.finfo(dtype).max))
-    limits = np.iinfo(dtype)  # kept as integers: as a float, the largest INT64 would be one too many
-    return max(low, limits.min), min(high, limits.max)
-
-
-def _text(shape: Sequence[int | str]) -> str:
-    return "[" + ", ".join(str(size) for size in shape) + "]"

@@ -9,6 +9,7 @@ from pydantic_settings import CliApp, SettingsError
 
 from bundle.errors import BundleError
 from service.logs import configure_logs
+from service.rpc.server import reserving_port
 from service.server import bind, leaving_on_signals, run_worker
 from service.settings import Settings
 from service.supervisor import supervise
@@ -19,11 +20,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = CliApp.run(Settings, cli_args=sys.argv[1:] if arguments is None else arguments)
         configure_logs(settings.log_format)
-        with leaving_on_signals(), bind(settings) as listener:
-            if settings.workers > 1:
-                supervise(settings, listener)
+        with leaving_on_signals(), bind(settings) as listener, reserving_port(settings) as reserved:
+            if reserved.workers > 1:
+                supervise(reserved, listener)
             else:
-                run_worker(settings, listener)
+                run_worker(reserved, listener)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         print(f"error: setting {'.'.join(map(str, first['loc']))}: {first['msg']}", file=sys.stderr)

@@ -25,6 +25,7 @@ from bundle.rows import Row, size_of
 from service.errors import QueueFullError
 from service.metrics import GATHER_S, Metrics
 from service.pool import RunPool
+from service.statistics import Total
 from service.turn import Together
 
 logger = logging.getLogger(__name__)
@@ -101,10 +102,19 @@ class Batcher(Generic[Result]):
         pool: the threads that it may run on.
         max_queue_size: rows that may wait. A request that alone is larger is let in when nothing waits.
         metrics: told of every run.
+        queued: told of every request's wait.
     """
 
-    def __init__(self, runner: Runner[Result], pool: RunPool, max_queue_size: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        runner: Runner[Result],
+        pool: RunPool,
+        max_queue_size: int,
+        metrics: Metrics,
+        queued: Total | None = None,
+    ) -> None:
         self._runner = runner
+        self._queued = queued or Total()
         self._pool = pool
         self._max_queue_size = max_queue_size
         self._buckets: dict[Hashable, deque[_Item[Result]]] = {}
@@ -119,6 +129,7 @@ class Batcher(Generic[Result]):
         self._sizes: list[int] = []
         self._delivered_rows = 0
         self._later = Together(self._count, GATHER_S)
+        self._metrics = metrics
         metrics.gatherers.append(self._count)
         labels = (runner.name, runner.version)
         self._rows = metrics.rows.labels(*labels)
@@ -159,6 +170,11 @@ class Batcher(Generic[Result]):
         await asyncio.gather(*self._running, return_exceptions=True)
         for bucket in self._buckets.values():
             _cancel(bucket)
+
+    def retire(self) -> None:
+        """Be forgotten by the metrics, because no more will come. What has come is run as ever."""
+        self._count()
+        self._metrics.gatherers.remove(self._count)
 
     def _enqueue(self, rows: Sequence[Row], priority: int) -> _Item[Result]:
         if self._loop is None:  # asking for it each time would cost a system call
@@ -295,6 +311,7 @@ class Batcher(Generic[Result]):
         """Hand in what was counted."""
         self._queue_depth.set(self._waiting_rows)
         self._queue_seconds.observe_all(self._waits_s)
+        self._queued.add(sum(self._waits_s), len(self._waits_s))
         self._run_seconds.observe_all(self._runs_s)
         self._batch_rows.observe_all(self._sizes)
         self._rows.inc(self._delivered_rows)

@@ -12,6 +12,18 @@ class UnknownModelError(ServiceError):
     """No model of that name, or no version of that number, is served."""
 
 
+class ModelNotReadyError(ServiceError):
+    """The model is known, but nothing of it is served at the moment."""
+
+
+class ModelControlError(ServiceError):
+    """What is served cannot be changed so: the settings or the protocol do not allow it."""
+
+
+class ModelLoadError(ServiceError):
+    """A model cannot be served as it was asked for; what was served before still is."""
+
+
 class UnsupportedMediaError(ServiceError):
     """The body is of a type that this model does not take."""
 

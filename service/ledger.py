@@ -36,6 +36,8 @@ class Ledger:
         """Note that a request that has begun is answered."""
         self._in_flight -= 1
         record.seconds = time.perf_counter() - record.began_s
+        if record.statistics is not None:
+            record.statistics.finish(record.seconds, ok=record.status == 200)
         self._finished.append(record)
         self._later.ask()
 

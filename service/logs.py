@@ -57,6 +57,7 @@ def configure_logs(log_format: Literal["text", "json"]) -> None:
             },
             "root": {"level": "INFO", "handlers": ["stderr"]},
             # Its start and stop are logged by us, and its warnings are of what any caller can send.
-            "loggers": {"uvicorn.error": {"level": "ERROR"}},
+            # What has changed on disk is logged by us too.
+            "loggers": {"uvicorn.error": {"level": "ERROR"}, "watchfiles": {"level": "WARNING"}},
         }
     )

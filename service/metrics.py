@@ -73,10 +73,13 @@ class Metrics:
         self.connections = self._gauge("connections", "Open connections of each process", "liveall")
         self.model_ready = self._gauge("model_ready", "1 when a model is served", "livemin", _MODEL)
         self.model_info = self._gauge(
-            "model_info", "Always 1; what a model really runs on", "livemax", (*_MODEL, *identity)
+            "model_info", "What a model really runs on; 1 while it is served", "livemax", (*_MODEL, *identity)
         )
         self.model_fallback = self._gauge(
             "model_fallback", "1 when the preferred graph or provider is not used here", "livemax", _MODEL
+        )
+        self.model_load_failures = self._counter(
+            "model_load_failures", "Bundles that could not be served", _MODEL
         )
         self.threads = self._gauge("threads", "Batches run at the same time", "livesum")
         self.draining = self._gauge("draining", "1 after a request to stop", "livemax")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from dataclasses import dataclass, field
 from itertools import count
 
+from service.statistics import Statistics
+
+# The header of HTTP, and the metadata of gRPC, that carries the id of a request both ways.
+HEADER = "x-request-id"
+_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 # Unique ids are a random prefix of the process and a number: a tenth of the time of a random one each.
 _PREFIX = uuid.uuid4().hex[:16]
 _NUMBERS = count(1)
@@ -15,6 +21,11 @@ _NUMBERS = count(1)
 def new_request_id() -> str:
     """Return 32 hexadecimal digits that no other request has."""
     return f"{_PREFIX}{next(_NUMBERS):016x}"
+
+
+def choose_id(sent: str) -> str:
+    """Return the id that a caller sent, or a new one where it could not stand in a log."""
+    return sent if _SANE_ID.fullmatch(sent) else new_request_id()
 
 
 @dataclass(slots=True)
@@ -26,6 +37,7 @@ class Record:
         route: the path with the names in it replaced, which bounds how many there are.
         model, version: empty where none was found.
         seconds: from the request's head to its answer; set by the ledger.
+        statistics: of the version that it runs, told of its end; None where it runs none.
     """
 
     request_id: str
@@ -37,3 +49,4 @@ class Record:
     status: int = 500
     began_s: float = field(default_factory=time.perf_counter)
     seconds: float = 0.0
+    statistics: Statistics | None = None

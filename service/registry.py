@@ -1,53 +1,32 @@
-"""The registry: which models this process serves, and in which versions."""
+"""The registry: which models this process serves at the moment, in which versions, and which a call gets.
+
+What is served of a model never changes; another takes its place, by one assignment on the event loop. So a
+call sees all of a change or nothing, and what it has chosen it keeps to its end.
+"""
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
 
-from bundle.answer import Answer
 from bundle.errors import BundleError
-from bundle.predictor import Predictor, load_predictor
-from bundle.repository import list_bundles
-from bundle.rows import bucket_of
-from bundle.session import count_nodes
-from service.batcher import Batcher, Runner
-from service.errors import UnknownModelError
+from bundle.serving import Serving, read_serving
+from service.errors import ModelNotReadyError, UnknownModelError
+from service.loader import Known, Loaded, Loader, put_into_service, runner_of
 from service.metrics import Metrics
 from service.pool import RunPool
+from service.served import Served, ServedModel, Which
 from service.settings import Settings
 
-logger = logging.getLogger(__name__)
-
-
-class Which(NamedTuple):
-    """The model that a caller names: by its version, by an alias of one, or by neither."""
-
-    name: str
-    version: str | None = None
-    alias: str | None = None
-
-
-@dataclass(frozen=True)
-class Served:
-    """One version of one model: proven, warm, and with a queue of its own."""
-
-    predictor: Predictor
-    batcher: Batcher[Answer]
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self.predictor.bundle.manifest.name
-
-    @property
-    def version(self) -> str:
-        """The version, which is a string everywhere on the wire."""
-        return str(self.predictor.bundle.manifest.version)
+__all__ = [
+    "Registry",
+    "Served",
+    "ServedModel",
+    "Which",
+    "fill_registry",
+    "load_registry",
+    "open_registry",
+    "runner_of",
+]
 
 
 class Registry:
@@ -59,107 +38,125 @@ class Registry:
     """
 
     def __init__(self, served: Iterable[Served], pool: RunPool) -> None:
-        self._models: dict[str, dict[str, Served]] = {}
-        for model in served:
-            self._models.setdefault(model.name, {})[model.version] = model
-        self._latest = {name: max(versions.values(), key=_number) for name, versions in self._models.items()}
-        self._pool = pool
+        versions: dict[str, list[Served]] = {}
+        for each in served:
+            versions.setdefault(each.name, []).append(each)
+        self._models: Mapping[str, ServedModel] = {
+            name: ServedModel(name, found, Serving()) for name, found in versions.items()
+        }
+        self._unready: Mapping[str, str] = {}
+        self.pool = pool
 
     def names(self) -> list[str]:
-        """Return the names of all models, sorted."""
+        """Return the names of all models that are served, sorted."""
         return sorted(self._models)
+
+    def models(self) -> Mapping[str, ServedModel]:
+        """Return name -> what is served of it; what is returned never changes."""
+        return self._models
+
+    def unready(self) -> Mapping[str, str]:
+        """Return name -> why nothing is served of a model that is known; what is returned never changes."""
+        return self._unready
 
     def versions(self, name: str) -> list[Served]:
         """Return every version of a model, oldest first.
 
         Raises:
             UnknownModelError: no such model.
+            ModelNotReadyError: nothing of it is served.
         """
-        versions = self._models.get(name)
-        if versions is None:
-            raise UnknownModelError(f"there is no model {name!r}; there are {', '.join(self.names())}")
-        return sorted(versions.values(), key=_number)
+        return list(self._model(name).versions.values())
 
     def get(self, name: str, version: str | None = None) -> Served:
-        """Return one version of a model, by default the latest.
+        """Return one version of a model, by default the one that unversioned calls get.
 
         Raises:
             UnknownModelError: no such model or version.
+            ModelNotReadyError: nothing of it is served.
         """
-        served = self._latest.get(name) if version is None else self._models.get(name, {}).get(version)
-        if served is not None:
-            return served
-        known = ", ".join(each.version for each in self.versions(name))
-        raise UnknownModelError(f"the model {name!r} has no version {version!r}; it has {known}")
+        return self.choose(Which(name, version))
 
     def choose(self, which: Which, sticky_id: str = "") -> Served:
         """Return the version of a model that serves a call.
+
+        A call that names neither version nor alias gets the alias "stable", or the latest version where there
+        is none; a share of such calls gets the alias "canary".
 
         Args:
             sticky_id: calls of one id get one version, where a share of them goes to another.
 
         Raises:
             UnknownModelError: no such model, version or alias.
+            ModelNotReadyError: nothing of it is served.
         """
-        if which.alias is not None:
-            raise UnknownModelError(f"the model {which.name!r} has no alias {which.alias!r}")
-        return self.get(which.name, which.version)
+        model = self._models.get(which.name)
+        return (self._model(which.name) if model is None else model).choose(which, sticky_id)
+
+    def put(self, model: ServedModel) -> None:
+        """Serve this of a model from now on. Call it on the event loop."""
+        self._models = {**self._models, model.name: model}
+        self._unready = {name: reason for name, reason in self._unready.items() if name != model.name}
+
+    def drop(self, name: str, reason: str | None) -> None:
+        """Serve nothing of a model from now on. Call it on the event loop.
+
+        Args:
+            reason: why, where callers should be told that it is not ready; None for that it does not exist.
+        """
+        unready = {other: why for other, why in self._unready.items() if other != name}
+        self._unready = unready if reason is None else {**unready, name: reason}
+        self._models = {other: model for other, model in self._models.items() if other != name}
 
     async def stop(self) -> None:
         """Stop every batcher and the threads. Call it when no request is left."""
-        for versions in self._models.values():
-            for served in versions.values():
+        for model in self._models.values():
+            for served in model.versions.values():
                 await served.batcher.stop()
-        self._pool.executor.shutdown(wait=True)
+        self.pool.executor.shutdown(wait=True)
+
+    def _model(self, name: str) -> ServedModel:
+        if (model := self._models.get(name)) is not None:
+            return model
+        if name in self._unready:
+            raise ModelNotReadyError(f"the model {name!r} is not ready: {self._unready[name]}")
+        raise UnknownModelError(f"there is no model {name!r}; there are {', '.join(self.names()) or 'none'}")
 
 
-def load_registry(settings: Settings, metrics: Metrics) -> Registry:
-    """Load, verify, self-test and warm up every bundle of the model repository.
+def open_registry(settings: Settings, metrics: Metrics) -> Registry:
+    """Return a registry that serves nothing yet."""
+    pool = RunPool(settings.run_threads)
+    metrics.threads.set(pool.threads)
+    return Registry([], pool)
+
+
+def fill_registry(registry: Registry, settings: Settings, metrics: Metrics) -> None:
+    """Load, verify, self-test and warm up every bundle of the model repository that should be served.
 
     Raises:
         BundleError: a bundle cannot be served, or there is none; the message says which and why.
     """
-    bundles = list_bundles(settings.models)
-    if not bundles:
+    loader = Loader(settings, registry.pool.threads)
+    names = loader.published()
+    if not names:
         raise BundleError(f"the model repository {settings.models} holds no bundle <name>/<version>")
-    pool = RunPool(settings.run_threads)
-    metrics.threads.set(pool.threads)
-    served = []
-    for name, versions in bundles.items():
-        for version in versions:
-            directory = settings.models / name / str(version)
-            predictor = load_predictor(directory, settings.provider, callers=pool.threads)
-            seconds_per_element = predictor.warm_up()
-            _report(predictor, metrics)
-            runner = runner_of(predictor, seconds_per_element)
-            served.append(Served(predictor, Batcher(runner, pool, settings.max_queue_size, metrics)))
-    return Registry(served, pool)
+    for name in names:
+        prepared = loader.prepare(name, read_serving(settings.models, name), Known())
+        for failure in prepared.failures.values():
+            raise failure.error
+        served = []
+        for loaded in prepared.versions.values():
+            assert isinstance(loaded, Loaded)  # nothing was in service before
+            served.append(put_into_service(loaded, settings, registry.pool, metrics))
+        registry.put(ServedModel(name, served, prepared.serving))
 
 
-def runner_of(predictor: Predictor, seconds_per_element: float = math.inf) -> Runner[Answer]:
-    """Return how the rows of a predictor are run; see `Runner`."""
-    manifest = predictor.bundle.manifest
-    return Runner(
-        name=manifest.name,
-        version=str(manifest.version),
-        run=predictor.answer,
-        max_batch_size=manifest.max_batch_size,
-        seconds_per_element=seconds_per_element,
-        bucket_of=partial(bucket_of, manifest),
-    )
+def load_registry(settings: Settings, metrics: Metrics) -> Registry:
+    """Open a registry and fill it.
 
-
-def _number(served: Served) -> int:
-    return int(served.version)
-
-
-def _report(predictor: Predictor, metrics: Metrics) -> None:
-    manifest = predictor.bundle.manifest
-    labels = (manifest.name, str(manifest.version))
-    metrics.model_info.labels(
-        *labels, predictor.precision, predictor.provider, predictor.bundle.manifest_sha256
-    ).set(1)
-    metrics.model_fallback.labels(*labels).set(predictor.fallback is not None)
-    metrics.model_ready.labels(*labels).set(1)
-    nodes = ", ".join(f"{count} nodes on {name}" for name, count in count_nodes(predictor.session).items())
-    logger.info("%s/%s is ready: %s on %s, %s", *labels, predictor.precision, predictor.provider, nodes)
+    Raises:
+        BundleError: as `fill_registry`.
+    """
+    registry = open_registry(settings, metrics)
+    fill_registry(registry, settings, metrics)
+    return registry

@@ -20,11 +20,17 @@ from fastapi import FastAPI
 
 from service.api.lane import Lane, LaneProtocol
 from service.app import create_app
+from service.commands import Link
+from service.control import Control
 from service.handover import Intake
-from service.memory import use_one_arena
+from service.lifecycle import Lifecycle
+from service.memory import keep_heap_small
 from service.metrics import Metrics
-from service.registry import load_registry
+from service.registry import fill_registry, open_registry
+from service.rpc.handlers import Backend
+from service.rpc.server import RpcServer, address_of
 from service.settings import Settings
+from service.standing import Standing
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +63,7 @@ class DrainingServer(uvicorn.Server):
         self._hasty = False
         self._told = False
         self._adopting: set[asyncio.Task[None]] = set()
+        self._rpc: RpcServer | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain. Overrides uvicorn's, which would raise the signal again and exit non-zero.
@@ -80,6 +87,7 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to take connections."""
         await super().startup(sockets)
+        await self._start_rpc()
         for listener in sockets or []:
             logger.info("listening on %s", url_of(listener))
         if self._intake is not None:
@@ -87,12 +95,14 @@ class DrainingServer(uvicorn.Server):
             self._intake.announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the port, answer those who came just before that, and let uvicorn finish the rest."""
+        """Close the ports, answer those who came just before that, and let uvicorn finish the rest."""
+        rpc_stops = asyncio.ensure_future(self._stop_rpc())
         if not self._hasty:
             for server in self.servers:
                 server.close()
             # uvicorn cuts every connection that has no request yet, also one that is a moment old.
             await asyncio.sleep(_LAST_ARRIVALS_S)
+        await rpc_stops  # it needs what uvicorn's shutdown takes down
         await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
@@ -106,6 +116,27 @@ class DrainingServer(uvicorn.Server):
         if self._intake is not None:
             self._intake.catch_up()
         return bool(await super().on_tick(counter))
+
+    async def _start_rpc(self) -> None:
+        """Open the port of gRPC, where one is wanted."""
+        state = self._app.state
+        if state.settings.grpc_port == "off":
+            return
+        self._rpc = RpcServer(backend_of(self._app))
+        await self._rpc.start()
+        if self._intake is None:
+            logger.info("listening on grpc://%s", address_of(state.settings))
+
+    async def _stop_rpc(self) -> None:
+        """Close the port of gRPC, and wait for the calls in flight, unless a second Ctrl-C comes."""
+        if self._rpc is None:
+            return
+        stopping = asyncio.ensure_future(self._rpc.stop(self._app.state.settings.deadline_ms / 1e3))
+        while not stopping.done():
+            await asyncio.wait({stopping}, timeout=_LAST_ARRIVALS_S)
+            if self.force_exit:
+                self._rpc.hurry()
+        await stopping
 
     def _take_connections(self) -> None:
         assert self._intake is not None
@@ -135,6 +166,19 @@ class DrainingServer(uvicorn.Server):
         return create(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
+def backend_of(app: FastAPI) -> Backend:
+    """Return what gRPC answers with: the same as the routes of an application that is running."""
+    state = app.state
+    return Backend(
+        settings=state.settings,
+        registry=state.registry,
+        ledger=state.ledger,
+        decoders=state.decoders,
+        control=state.control,
+        is_draining=lambda: bool(state.draining),
+    )
+
+
 def bind(settings: Settings) -> socket.socket:
     """Take the address, so that a conflict shows before the models are loaded; listening comes later.
 
@@ -158,22 +202,35 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run_worker(settings: Settings, source: socket.socket | Intake) -> None:
+def run_worker(
+    settings: Settings,
+    source: socket.socket | Intake,
+    link: Link | None = None,
+    standing: Standing | None = None,
+) -> None:
     """Load the models, and serve in this process until a signal.
 
     Args:
         source: a bound socket to listen on, or where a supervisor sends connections.
+        link: to the other processes; None where there are none.
+        standing: what to serve in the place of a process that has died; None for what the repository says.
 
     Raises:
-        BundleError: a bundle cannot be served.
+        BundleError: a bundle cannot be served; never with a `standing`.
     """
-    use_one_arena()
+    keep_heap_small()
     metrics = Metrics()
-    registry = load_registry(settings, metrics)
-    app = create_app(settings, registry, metrics)
-    # What was made so far stays to the end; the garbage collector need not look at it again and again.
+    registry = open_registry(settings, metrics)
+    lifecycle = Lifecycle(settings, registry, metrics)
+    app = create_app(settings, registry, metrics, Control(settings, lifecycle, link))
+    # What was made so far stays to the end; the garbage collector need not look at it again and again. Models
+    # may go.
     gc.collect()
     gc.freeze()
+    if standing is None:
+        fill_registry(registry, settings, metrics)
+    else:
+        lifecycle.restore(standing)
     intake = source if isinstance(source, Intake) else None
     app.state.intake = intake
     server = DrainingServer(uvicorn_config(app), app, settings.drain_delay_s, intake)
@@ -193,7 +250,7 @@ def uvicorn_config(app: FastAPI) -> uvicorn.Config:
         log_config=None,
         server_header=False,
         ws="none",
-        timeout_graceful_shutdown=math.ceil(_longest_request_s(app.state.settings)),
+        timeout_graceful_shutdown=math.ceil(app.state.settings.longest_request_s),
     )
 
 
@@ -218,9 +275,5 @@ def _handling_signals(handler: Callable[[int, FrameType | None], None]) -> Itera
 
 def longest_stop_s(settings: Settings) -> float:
     """Return how long a process may take from SIGTERM to its end."""
-    return settings.drain_delay_s + _longest_request_s(settings) + 5.0
-
-
-def _longest_request_s(settings: Settings) -> float:
-    """A request is in flight no longer than its body may take to come, and its answer to be ready."""
-    return settings.body_timeout_s + settings.deadline_ms / 1e3
+    # Calls of gRPC end before uvicorn begins to wait for those of HTTP.
+    return settings.drain_delay_s + settings.deadline_ms / 1e3 + settings.longest_request_s + 5.0

@@ -1,5 +1,7 @@
-"""What one version of a model has done since it was loaded, as the statistics extension of the Open Inference
-Protocol counts it. The metrics tell Prometheus the same and more, but not by the exact size of each batch.
+"""What one version of a model has done since it was loaded.
+
+It is what the statistics extension of the Open Inference Protocol tells. The metrics tell Prometheus the same
+and more, but not by the exact size of each batch.
 """
 
 from __future__ import annotations

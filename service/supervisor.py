@@ -12,17 +12,23 @@ import socket
 import sys
 import tempfile
 import time
+from functools import partial
 from multiprocessing.context import SpawnProcess
 from multiprocessing.queues import SimpleQueue
 
 from prometheus_client.multiprocess import mark_process_dead
 
 from bundle.errors import BundleError
+from service.commands import Channel, Link, Message
+from service.control import make_last
+from service.coordinator import Coordinator
 from service.handover import Dispatch, Intake
 from service.logs import configure_logs
 from service.metrics import MULTIPROCESS_VARIABLE
+from service.rpc.server import address_of
 from service.server import SAME_SIGNAL_S, leaving_on_signals, longest_stop_s, run_worker, url_of
 from service.settings import Settings
+from service.standing import Standing
 
 logger = logging.getLogger(__name__)
 
@@ -62,18 +68,29 @@ class Signals(list[tuple[int, float]]):
 class _Worker:
     """One place of the pool, and the process that fills it."""
 
-    def __init__(self, settings: Settings, failures: Failures) -> None:
+    def __init__(self, settings: Settings, failures: Failures, coordinator: Coordinator) -> None:
         self._settings = settings
         self._failures = failures
+        self._coordinator = coordinator
         self._mourned = False
         self._start()
 
     def _start(self) -> None:
         self.dispatch = Dispatch()
-        arguments = (self._settings, self.dispatch.worker_end, self._failures)
+        ours, theirs = socket.socketpair()
+        self._channel = Channel(ours)
+        arguments = (
+            self._settings,
+            self.dispatch.worker_end,
+            self._failures,
+            theirs,
+            self._coordinator.standing,
+        )
         self.process: SpawnProcess = _SPAWN.Process(target=_enter, args=arguments)
         self.process.start()
         self.dispatch.worker_end.close()
+        theirs.close()
+        self._coordinator.join(self._channel)
         self._started_s = time.monotonic()
 
     def is_missed(self) -> bool:
@@ -89,8 +106,9 @@ class _Worker:
         return time.monotonic() - self._started_s >= _RESTART_S
 
     def replace(self) -> None:
-        """Start another process in the place of a dead one."""
+        """Start another process in the place of a dead one, to serve what the others do."""
         self.dispatch.close()
+        self._coordinator.leave(self._channel)
         self._start()
         self._mourned = False
         logger.info("worker %s takes its place", self.process.pid)
@@ -111,9 +129,11 @@ def supervise(settings: Settings, listener: socket.socket) -> None:
     with tempfile.TemporaryDirectory(prefix="octet-metrics-") as folder:
         os.environ[MULTIPROCESS_VARIABLE] = folder
         failures = _SPAWN.SimpleQueue()
-        workers = [_Worker(settings, failures) for _ in range(settings.workers)]
-        failed = not _serve(workers, listener, signals, settings.drain_delay_s)
+        coordinator = Coordinator(partial(make_last, settings), settings.control_timeout_s)
+        workers = [_Worker(settings, failures, coordinator) for _ in range(settings.workers)]
+        failed = not _serve(workers, listener, coordinator, signals, settings)
         listener.close()
+        coordinator.close()
         for worker in workers:
             worker.dispatch.close()
         if failed:
@@ -123,8 +143,14 @@ def supervise(settings: Settings, listener: socket.socket) -> None:
         raise BundleError(failures.get())
 
 
-def _serve(workers: list[_Worker], listener: socket.socket, signals: Signals, drain_delay_s: float) -> bool:
-    """Accept and hand over connections, and replace workers that die, until it is time to close the port.
+def _serve(
+    workers: list[_Worker],
+    listener: socket.socket,
+    coordinator: Coordinator,
+    signals: Signals,
+    settings: Settings,
+) -> bool:
+    """Hand over connections and commands, and replace workers that die, until it is time to close the port.
 
     The port opens when all workers are ready: the first one would get every connection until then.
 
@@ -134,9 +160,10 @@ def _serve(workers: list[_Worker], listener: socket.socket, signals: Signals, dr
     listening = False
     listener.setblocking(False)
     with selectors.DefaultSelector() as selector:
+        selector.register(coordinator, selectors.EVENT_READ)
         for worker in workers:
             selector.register(worker.dispatch, selectors.EVENT_READ)
-        while time.monotonic() < _close_at_s(signals, drain_delay_s):
+        while time.monotonic() < _close_at_s(signals, settings.drain_delay_s):
             dispatches = [worker.dispatch for worker in workers]
             processes = [worker.process for worker in workers]
             events = selector.select(_WATCH_S)
@@ -147,12 +174,15 @@ def _serve(workers: list[_Worker], listener: socket.socket, signals: Signals, dr
                     selector.unregister(key.fileobj)
                     for connection in key.fileobj.take_back():
                         _hand_over(connection, dispatches)
+            coordinator.work()
             if any(process.exitcode == CANNOT_START for process in processes):
                 return False
             if not listening and all(worker.dispatch.ready for worker in workers):
                 listening = True
                 listener.listen(_BACKLOG)
                 selector.register(listener, selectors.EVENT_READ)
+                if settings.grpc_port != "off":
+                    logger.info("listening on grpc://%s with %d workers", address_of(settings), len(workers))
                 logger.info("listening on %s with %d workers", url_of(listener), len(workers))
             if signals.pass_on(processes):
                 continue  # and none is started any more
@@ -208,16 +238,29 @@ def _stop(processes: list[SpawnProcess], signals: Signals, patience_s: float) ->
         process.join()
 
 
-def _enter(settings: Settings, channel: socket.socket, failures: Failures) -> None:
+def _enter(
+    settings: Settings,
+    connections: socket.socket,
+    failures: Failures,
+    commands: socket.socket,
+    standing: Message | None,
+) -> None:
     os.setsid()  # a terminal's Ctrl-C reaches the parent alone, which passes it on once
-    _work(settings, Intake(channel), failures)
+    what = None if standing is None else Standing.model_validate(standing)
+    _work(settings, Intake(connections), failures, Link(Channel(commands)), what)
 
 
-def _work(settings: Settings, intake: Intake, failures: Failures) -> None:
+def _work(
+    settings: Settings,
+    intake: Intake,
+    failures: Failures,
+    link: Link | None = None,
+    standing: Standing | None = None,
+) -> None:
     configure_logs(settings.log_format)
     try:
         with leaving_on_signals():
-            run_worker(settings, intake)
+            run_worker(settings, intake, link, standing)
     except (BundleError, OSError) as error:
         failures.put(str(error))  # the parent says it, once
         sys.exit(CANNOT_START)

@@ -109,6 +109,14 @@ async def client(repository: Path, request: pytest.FixtureRequest) -> AsyncItera
         yield client
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_grpc_port() -> Iterator[None]:
+    """Nothing in this process takes the port of gRPC, unless a test asks for one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OCTET_GRPC_PORT", "off")
+        yield
+
+
 @dataclass
 class LiveServer:
     """A `python -m service` of its own process."""
@@ -148,7 +156,7 @@ def running_service(
     """Start `python -m service` on a free port; stop it at the end, whatever happened."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("OCTET_")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "service", "--port", "0", *arguments],
+        [sys.executable, "-m", "service", "--port", "0", "--grpc-port", "0", *arguments],
         cwd=ROOT,
         env={**clean, **(environment or {})},
         stderr=subprocess.PIPE,

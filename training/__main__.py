@@ -34,6 +34,10 @@ class MnistCnnJob(Places, mnist_cnn.MnistCnnConfig):
 class SpokenDigitsLstmJob(Places, spoken_digits_lstm.SpokenDigitsLstmConfig):
     """Train the spoken-digit LSTM on the Free Spoken Digit Dataset and publish it as int8."""
 
+    weights_from: Path | None = None
+    """A published bundle of the same configuration: take its graphs instead of making new ones, and do
+    everything after the quantization anew."""
+
 
 class Command(BaseSettings):
     """Turn real data into quantized model bundles."""
@@ -81,10 +85,11 @@ def run(command: Command) -> Path:
     if isinstance(job, MnistCnnJob):
         digits = mnist_cnn.MnistCnnConfig(**_only(job, mnist_cnn.MnistCnnConfig))
         return mnist_cnn.train(digits, places, job.weights_from)
+    assert isinstance(job, SpokenDigitsLstmJob)
     config = spoken_digits_lstm.SpokenDigitsLstmConfig(
         **_only(job, spoken_digits_lstm.SpokenDigitsLstmConfig)
     )
-    return spoken_digits_lstm.train(config, places)
+    return spoken_digits_lstm.train(config, places, job.weights_from)
 
 
 def _only(job: object, part: type[BaseModel]) -> dict[str, Any]:

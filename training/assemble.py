@@ -14,12 +14,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version as version_of
 from pathlib import Path
 
-import numpy as np
 import onnx
 
-from bundle.confidence import softmax
 from bundle.datatypes import Array
-from bundle.golden import MAX_PROBABILITY_ERROR_INT8, Golden, compute_logits
+from bundle.evidence import ARRAYS_FILE, EVIDENCE_FILE, EvidenceDocument, save_arrays
+from bundle.golden import Golden, compute_logits
 from bundle.manifest import (
     CARD_FILE,
     GOLDEN_FILE,
@@ -34,13 +33,15 @@ from bundle.manifest import (
     TensorSpec,
 )
 from bundle.predictor import create_predictor
-from bundle.repository import Bundle
+from bundle.repository import Bundle, read_bundle
 from training.card import CardFacts, write_card
 from training.config import RecipeConfig
 from training.data.splits import Splits
-from training.errors import GateError
-from training.evaluate import PRECISIONS, evaluate
-from training.provenance import git_commit
+from training.evaluate import PRECISIONS, Evaluation, evaluate
+from training.evidence import gather_evidence
+from training.export import take_network
+from training.golden import keep_steady
+from training.provenance import git_commit, processor_name
 from training.publish import digests, next_version, publish
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,12 @@ _NO_DIGEST = "0" * 64
 
 @dataclass(frozen=True)
 class Facts:
-    """What a recipe knows of its model that nothing measures; see `bundle.manifest` for each."""
+    """What a recipe knows of its model that nothing measures; see `bundle.manifest` for most.
+
+    Attributes:
+        default_target_risk: share of accepted answers that may be wrong where a caller of `:confidence` names
+            none; see `bundle.evidence`.
+    """
 
     description: str
     inputs: tuple[TensorSpec, ...]
@@ -61,6 +67,7 @@ class Facts:
     labels: tuple[str, ...]
     max_batch_size: int
     data_sha256: str
+    default_target_risk: float
     card: CardFacts
 
 
@@ -72,6 +79,20 @@ class Graphs:
     int8: onnx.ModelProto
     quantization: Quantization
     weights_commit: str
+
+
+def take_graphs(directory: Path, config: RecipeConfig) -> Graphs:
+    """Return both graphs of a published bundle as they are.
+
+    Raises:
+        BundleError: the bundle cannot be read.
+        ExportError: it was made with another configuration.
+    """
+    fp32, weights_commit = take_network(directory, config)
+    bundle = read_bundle(directory)
+    quantization = bundle.manifest.graphs["int8"].quantization
+    assert quantization is not None
+    return Graphs(fp32, onnx.load_model_from_string(bundle.graph("int8")), quantization, weights_commit)
 
 
 def assemble(
@@ -119,6 +140,7 @@ def assemble(
     manifest = draft.manifest.model_copy(update={"graphs": measured})
     files = {
         **draft.files,
+        **_evidence(draft, facts, splits, evaluations),
         GOLDEN_FILE: golden.save(),
         CARD_FILE: write_card(manifest, facts.card).encode(),
     }
@@ -126,23 +148,30 @@ def assemble(
     return publish(final, files, repository)
 
 
-def keep_steady(golden: Golden, temperatures: Mapping[Precision, float]) -> Golden:
-    """Leave out the golden examples on which int8 itself moves a probability by half of what is allowed.
-
-    There the rounding of int8 decides, which other runtimes do at other places: such an example would fail
-    on a machine that computes right. (OpenVINO fuses additions that ONNX Runtime rounds.)
-
-    Raises:
-        GateError: fewer than half are left.
-    """
-    int8, fp32 = (softmax(golden.logits[p], temperatures[p]) for p in ("int8", "fp32"))
-    steady = np.abs(int8 - fp32).max(axis=1) <= MAX_PROBABILITY_ERROR_INT8 / 2
-    if steady.sum() * 2 < len(golden):
-        raise GateError(f"int8 moves {(~steady).sum()} of {len(golden)} golden examples too far from fp32")
-    return Golden(
-        inputs={name: array[steady] for name, array in golden.inputs.items()},
-        logits={precision: logits[steady] for precision, logits in golden.logits.items()},
+def _evidence(
+    draft: Bundle, facts: Facts, splits: Splits, evaluations: Mapping[Precision, Evaluation]
+) -> dict[str, bytes]:
+    """The files of the evidence behind the confidences of both graphs."""
+    split = (
+        f"{len(splits.conformal)} items of the training data that were kept for this alone, "
+        f"drawn at random like all splits (data {facts.data_sha256[:12]})"
     )
+    gathered = {
+        precision: gather_evidence(
+            create_predictor(draft, precision),
+            splits,
+            evaluations[precision].temperature.value,
+            split,
+            facts.default_target_risk,
+        )
+        for precision in PRECISIONS
+    }
+    graphs = {precision: found for precision, (found, _) in gathered.items()}
+    document = EvidenceDocument(schema_version=1, graphs=graphs)
+    return {
+        EVIDENCE_FILE: document.model_dump_json(indent=1).encode() + b"\n",
+        ARRAYS_FILE: save_arrays({precision: arrays for precision, (_, arrays) in gathered.items()}),
+    }
 
 
 def _draft(config: RecipeConfig, facts: Facts, graphs: Graphs, version: int) -> Bundle:
@@ -186,13 +215,3 @@ def _provenance(config: RecipeConfig, facts: Facts, graphs: Graphs) -> Provenanc
         measured_on=processor_name(),
         created_at=datetime.now(UTC).replace(microsecond=0),
     )
-
-
-def processor_name() -> str:
-    """Return the model name of this machine's processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

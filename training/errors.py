@@ -23,3 +23,7 @@ class GateError(TrainingError):
 
 class PublishError(TrainingError):
     """The bundle cannot be put into the model repository."""
+
+
+class ImportModelError(TrainingError):
+    """An ONNX file from somewhere else cannot be made a bundle; the message says why."""

@@ -18,9 +18,8 @@ from bundle.repository import read_bundle
 from bundle.session import ORT_ERRORS
 from training.config import RecipeConfig
 from training.errors import ExportError
+from training.onnx_model import OPSET, clean
 
-OPSET = 20
-MAX_IR_VERSION = 10
 OUTPUTS = ("logits", "features")
 
 
@@ -76,37 +75,6 @@ def export_onnx(
             program.save(path)  # type: ignore[union-attr]  # None only for the old exporter
             model = onnx.load(path)
     return clean(model)
-
-
-def clean(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Remove what exporters leave behind (stack traces with local paths) and check version and form.
-
-    Raises:
-        ExportError: the model needs a newer runtime than the bundles promise, or is not valid ONNX.
-    """
-
-    def strip(graph: onnx.GraphProto) -> None:
-        graph.doc_string = ""
-        del graph.metadata_props[:]
-        parts: tuple[Any, ...] = (
-            *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer
-        )  # fmt: skip
-        for item in parts:
-            item.doc_string = ""
-            del item.metadata_props[:]
-
-    strip(model.graph)
-    del model.metadata_props[:]
-    model.doc_string = ""
-    model.ir_version = min(model.ir_version, MAX_IR_VERSION)
-    versions = {entry.domain: entry.version for entry in model.opset_import}
-    if versions.get("", OPSET) > OPSET:
-        raise ExportError(f"the model uses opset {versions['']}; bundles promise {OPSET}")
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise ExportError(f"the exported model is not valid: {error}") from error
-    return model
 
 
 def check_parity(

@@ -1,6 +1,7 @@
 """The HTTP side: parse requests, call the registry, render answers. Errors become problems in one table.
 
 Imports go one way only:
-lane > heads > predict | models | health > description | paths > inputs | outputs | body | requests >
-problems.
+lane > heads | description > schemas > predict | infer | models | oip | repository | health | docs >
+answering > paths | signatures > inputs | outputs | raw | tensors | body | requests | compression >
+instances | forms > calls | problems.
 """

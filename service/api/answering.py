@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.responses import Response
@@ -14,12 +16,16 @@ from bundle.errors import InputError
 from service.api.body import finish_in_time, read_body
 from service.api.calls import Call, Question, Sent
 from service.api.compression import coding_of, compress, decompress, wanted_coding
+from service.api.forms import MULTIPART, boundary_of
 from service.api.inputs import OCTETS, media_type_of, parse_shape
-from service.api.requests import HEADER, record_of
+from service.api.requests import record_of
 from service.api.tensors import HEADER_LENGTH, parse_header_length
 from service.errors import DeadlineError
+from service.record import HEADER
 from service.registry import Registry, Served, Which
 from service.settings import Settings
+
+T = TypeVar("T")
 
 
 async def answer(request: Request, call: Call, which: Which) -> Response:
@@ -36,7 +42,7 @@ async def answer(request: Request, call: Call, which: Which) -> Response:
     headers = request.headers
     served = registry.choose(which, headers.get(HEADER, ""))
     record = record_of(request.scope)
-    record.model, record.version = served.name, served.version
+    record.model, record.version, record.statistics = served.name, served.version, served.statistics
     media_type = media_type_of(headers.get("content-type", ""))
     call.check_media_type(served.predictor.bundle.manifest, media_type)
     shape = parse_shape(headers.get("x-tensor-shape")) if media_type == OCTETS else None
@@ -45,16 +51,14 @@ async def answer(request: Request, call: Call, which: Which) -> Response:
     coding = coding_of(headers.get("content-encoding", ""))
     body = await read_body(request, settings.max_body_bytes, settings.body_timeout_s)
     if coding is not None:
-        decoders: ThreadPoolExecutor = request.app.state.decoders
-        body = await asyncio.get_running_loop().run_in_executor(
-            decoders, decompress, body, settings.max_body_bytes
-        )
-    sent = Sent(body, media_type, shape, header_length, time.monotonic() + timeout_s)
+        body = await _in_thread(request, decompress, body, settings.max_body_bytes)
+    boundary = boundary_of(headers.get("content-type", "")) if media_type == MULTIPART else b""
+    sent = Sent(body, media_type, shape, header_length, time.monotonic() + timeout_s, boundary)
     question, answers = await finish_in_time(request, _run(request, served, call, sent, settings), timeout_s)
     reply = question.reply(answers)
     content, extra = reply.body, dict(reply.headers)
     if (wanted := wanted_coding(headers.get("accept-encoding", ""))) is not None:
-        content = compress(content, wanted)
+        content = await _in_thread(request, compress, content, wanted)
         extra["content-encoding"] = wanted
     return Response(content, headers=extra, media_type=reply.media_type)
 
@@ -66,15 +70,18 @@ async def _run(
     if call.is_quick(sent):
         question = call.read(served, sent, settings.limits)
     else:
-        decoders: ThreadPoolExecutor = request.app.state.decoders
-        question = await asyncio.get_running_loop().run_in_executor(
-            decoders, call.read, served, sent, settings.limits
-        )
+        question = await _in_thread(request, call.read, served, sent, settings.limits)
     try:
         async with asyncio.timeout(question.timeout_s):
             return question, await served.batcher.submit(question.rows, question.priority)
     except TimeoutError as error:
         raise late(question.timeout_s or 0) from error
+
+
+async def _in_thread(request: Request, function: Callable[..., T], *arguments: Any) -> T:
+    """Do what may take long without keeping the event loop from others."""
+    decoders: ThreadPoolExecutor = request.app.state.decoders
+    return await asyncio.get_running_loop().run_in_executor(decoders, function, *arguments)
 
 
 def late(seconds: float) -> DeadlineError:

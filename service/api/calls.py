@@ -25,6 +25,7 @@ class Sent(NamedTuple):
         shape: of an octet-stream tensor, with the batch dimension, or None.
         header_length: bytes of the JSON in front of binary tensors, or None where there is but JSON.
         expires_s: `time.monotonic()` after which nobody waits for the result.
+        boundary: what separates the parts of a form.
     """
 
     body: bytes
@@ -32,6 +33,7 @@ class Sent(NamedTuple):
     shape: tuple[int, ...] | None
     header_length: int | None
     expires_s: float
+    boundary: bytes = b""
 
 
 class Reply(NamedTuple):

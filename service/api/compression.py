@@ -11,8 +11,9 @@ from service.errors import BodyTooLargeError, UnsupportedMediaError
 
 Coding = Literal["gzip", "deflate"]
 
-# For zlib: 15 bits of window, and its own or gzip's header.
+# For zlib: 15 bits of window, and its own or gzip's header, or none.
 _ANY_HEADER = 15 + 32
+_NO_HEADER = -15
 # Answers are small and networks fast: more effort costs more than it saves.
 _LEVEL = 1
 
@@ -49,13 +50,13 @@ def wanted_coding(accept_encoding: str) -> Coding | None:
 
 
 def decompress(body: bytes, max_bytes: int) -> bytes:
-    """Return the content of a body that is compressed either way.
+    """Return the content of a body that is compressed either way; what is called deflate may lack its header.
 
     Raises:
         BodyTooLargeError: it is larger than `max_bytes`; no more of it is unpacked.
         InputError: it is damaged.
     """
-    unpacker = zlib.decompressobj(_ANY_HEADER)
+    unpacker = zlib.decompressobj(_ANY_HEADER if _has_header(body) else _NO_HEADER)
     try:
         content = unpacker.decompress(body, max_bytes + 1)
     except zlib.error as error:
@@ -69,4 +70,10 @@ def decompress(body: bytes, max_bytes: int) -> bytes:
 
 def compress(body: bytes, coding: Coding) -> bytes:
     """Return a body compressed."""
-    return gzip.compress(body, _LEVEL) if coding == "gzip" else zlib.compress(body, _LEVEL)
+    return gzip.compress(body, _LEVEL, mtime=0) if coding == "gzip" else zlib.compress(body, _LEVEL)
+
+
+def _has_header(body: bytes) -> bool:
+    """Whether a body begins as gzip does (RFC 1952) or zlib (RFC 1950)."""
+    start = int.from_bytes(body[:2])
+    return start == 0x1F8B or (start >> 8 & 15 == 8 and start % 31 == 0)

@@ -16,12 +16,13 @@ from bundle.errors import InputError
 from service.api.answering import parse_timeout
 from service.api.calls import Call
 from service.api.compression import wanted_coding
+from service.api.forms import MULTIPART
 from service.api.infer import INFER
 from service.api.inputs import OCTETS, media_type_of, parse_shape
-from service.api.outputs import render_confidence, render_predictions
-from service.api.predict import Classify, Parameters
-from service.api.requests import HEADER, quote_path
+from service.api.predict import Confidence, ConfidenceParameters, Parameters, Predict
+from service.api.requests import quote_path
 from service.api.tensors import HEADER_LENGTH, parse_header_length
+from service.record import HEADER
 from service.registry import Which
 from service.settings import Settings
 
@@ -104,6 +105,8 @@ class Heads:
         if not length.isdigit() or len(length) > 9 or int(length) > self._largest_bytes:
             return None
         media_type = media_type_of(headers.get(b"content-type", b"").decode("latin-1"))
+        if media_type == MULTIPART:  # its boundary stands in the header, too
+            return None
         try:
             shape = parse_shape(_text(headers, b"x-tensor-shape")) if media_type == OCTETS else None
             header_length = parse_header_length(_text(headers, HEADER_LENGTH.encode()))
@@ -138,8 +141,9 @@ class Heads:
 def _call_of(verb: str, query: dict[str, str]) -> Call:
     if verb == "infer":
         return INFER  # whose route leaves a query unread, too
-    render = render_predictions if verb == "predict" else render_confidence
-    return Classify(render, Parameters.model_validate(query))
+    if verb == "predict":
+        return Predict(Parameters.model_validate(query))
+    return Confidence(ConfidenceParameters.model_validate(query))
 
 
 def _route_of(which: Which, verb: str) -> str:

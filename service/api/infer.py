@@ -33,11 +33,11 @@ class Infer:
     def read(self, served: Served, sent: Sent, limits: Limits) -> Question:
         """Turn the tensors of the request into rows."""
         manifest = served.predictor.bundle.manifest
-        request, binary = parse_document(manifest, sent.body, sent.header_length)
+        request, wishes = parse_document(manifest, sent.body, sent.header_length)
         rows = read_rows(manifest, request, limits)
 
         def reply(answers: list[Answer]) -> Reply:
-            body, length = write_response(respond(manifest, request, answers), binary)
+            body, length = write_response(respond(manifest, request, answers), wishes)
             if length is None:
                 return Reply(body, JSON)
             return Reply(body, OCTETS, ((HEADER_LENGTH, str(length)),))

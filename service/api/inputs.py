@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import time
 from functools import lru_cache
 from typing import NamedTuple
 
-import orjson
-
 from bundle.decoding import Limits
 from bundle.errors import InputError
 from bundle.manifest import Manifest
-from bundle.rows import Row, check_count, row_from_media, row_from_values, rows_from_bytes
+from bundle.rows import Row, check_alike, row_from_media, rows_from_bytes
+from service.api.forms import MULTIPART, read_files
+from service.api.instances import Asked, read_json
 from service.errors import DeadlineError, UnsupportedMediaError
 
 JSON = "application/json"
@@ -41,6 +39,7 @@ class Inputs(NamedTuple):
         shape: of an octet-stream tensor, with the batch dimension, or None.
         invert: swap dark and light of images.
         expires_s: `time.monotonic()` after which nobody waits for the result.
+        boundary: what separates the parts of a form.
     """
 
     body: bytes
@@ -48,6 +47,7 @@ class Inputs(NamedTuple):
     shape: tuple[int, ...] | None
     invert: bool
     expires_s: float
+    boundary: bytes = b""
 
 
 def media_type_of(content_type: str) -> str:
@@ -63,32 +63,42 @@ def check_media_type(manifest: Manifest, media_type: str) -> None:
     """
     if media_type in (JSON, OCTETS):
         return
-    accepted = (JSON, *MEDIA_TYPES[manifest.decoding.kind], OCTETS)
+    media = MEDIA_TYPES[manifest.decoding.kind]
+    accepted = (JSON, *media, *((MULTIPART,) if media else ()), OCTETS)
     if media_type not in accepted:
         named = f"the content type {media_type!r}" if media_type else "a body without a content type"
         raise UnsupportedMediaError(f"{manifest.name} does not take {named}; it takes {', '.join(accepted)}")
 
 
-def read_rows(manifest: Manifest, inputs: Inputs, limits: Limits) -> list[Row]:
+def read_asked(manifest: Manifest, inputs: Inputs, limits: Limits) -> Asked:
     """Parse, decode and validate a body of an accepted media type.
 
     Raises:
         InputError: anything in it is not usable.
         DeadlineError: it took longer than the caller waits.
     """
-    if inputs.media_type == OCTETS:
-        _refuse_invert(inputs)
-        return rows_from_bytes(manifest, inputs.body, inputs.shape, limits)
+    invert, expires_s = inputs.invert, inputs.expires_s
     if inputs.media_type == JSON:
-        return _read_json(manifest, inputs, limits)
-    return [row_from_media(manifest, inputs.body, limits, invert=inputs.invert)]
+        return read_json(inputs.body, manifest, limits, invert=invert, expires_s=expires_s)
+    if inputs.media_type == OCTETS:
+        if invert:
+            raise InputError("invert is for images that are sent as media, not for tensors")
+        if not manifest.batched:
+            raise InputError(
+                f"{manifest.name} takes no rows as bytes, because its tensors have no batch dimension: "
+                'send them as "inputs" in JSON, or through /v2'
+            )
+        return Asked(rows_from_bytes(manifest, inputs.body, inputs.shape, limits))
+    if inputs.media_type == MULTIPART:
+        return Asked(_read_form(manifest, inputs, limits))
+    return Asked([row_from_media(manifest, inputs.body, limits, invert=invert)])
 
 
 def is_quick(inputs: Inputs) -> bool:
     """Whether a body is so small that reading its rows may keep the event loop busy.
 
     Images decode to far more than their size, and only the header of a PNG tells by how much without a
-    decoder. In JSON they are text, so there are more quotes than the two around "instances".
+    decoder. In JSON they are objects with the member "b64", which cannot hide where nothing is escaped.
     """
     if len(inputs.body) > INLINE_BYTES:
         return False
@@ -96,7 +106,10 @@ def is_quick(inputs: Inputs) -> bool:
         return 0 < _png_values(inputs.body) <= _INLINE_VALUES
     if inputs.media_type in MEDIA_TYPES["audio"]:
         return len(inputs.body) <= _INLINE_SOUND_BYTES
-    return inputs.media_type == OCTETS or (inputs.media_type == JSON and inputs.body.count(b'"') == 2)
+    if inputs.media_type == JSON:
+        body = inputs.body
+        return body.count(b'"') == 2 or (b"b64" not in body and b"\\" not in body)
+    return inputs.media_type == OCTETS
 
 
 @lru_cache(maxsize=1024)
@@ -118,35 +131,17 @@ def parse_shape(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(part) for part in parts)
 
 
-def _read_json(manifest: Manifest, inputs: Inputs, limits: Limits) -> list[Row]:
-    try:
-        document = orjson.loads(inputs.body)
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"the body is not valid JSON: {error}") from error
-    if not isinstance(document, dict) or list(document) != ["instances"]:
-        raise InputError('the body must be a JSON object with the one member "instances"')
-    instances = document["instances"]
-    if not isinstance(instances, list) or not instances:
-        raise InputError('"instances" must be a list of at least one instance')
-    check_count(len(instances), limits)
-    only_numbers = _holds_only_numbers(inputs.body)
+def _read_form(manifest: Manifest, inputs: Inputs, limits: Limits) -> list[Row]:
     rows = []
-    for i, instance in enumerate(instances):
+    for i, media in enumerate(read_files(inputs.body, inputs.boundary, limits.max_rows)):
         if time.monotonic() > inputs.expires_s:
-            raise DeadlineError("the instances could not be decoded in time")
+            raise DeadlineError("the files could not be decoded in time")
         try:
-            rows.append(_read_instance(manifest, instance, inputs, limits, only_numbers))
+            rows.append(row_from_media(manifest, media, limits, invert=inputs.invert))
         except InputError as error:
-            raise InputError(f"instance {i}: {error}") from error
+            raise InputError(f"file {i}: {error}") from error
+    check_alike(manifest, rows)
     return rows
-
-
-def _holds_only_numbers(body: bytes) -> bool:
-    """Whether nothing but numbers and lists stands in {"instances": …}, by the letters of valid JSON.
-
-    The key has the only two quotes, and of true, false and null each has a letter that the key has not.
-    """
-    return body.count(b'"') == 2 and b"u" not in body and b"l" not in body
 
 
 def _png_values(body: bytes) -> int:
@@ -159,23 +154,3 @@ def _png_values(body: bytes) -> int:
     if body.count(b"IHDR") > 1 or b"zTXt" in body or b"iTXt" in body or b"iCCP" in body:
         return 0
     return 3 * int.from_bytes(body[16:20]) * int.from_bytes(body[20:24])
-
-
-def _read_instance(
-    manifest: Manifest, instance: object, inputs: Inputs, limits: Limits, only_numbers: bool
-) -> Row:
-    if not isinstance(instance, dict):
-        _refuse_invert(inputs)
-        return row_from_values(manifest, instance, limits, only_numbers=only_numbers)
-    if list(instance) != ["b64"] or not isinstance(instance["b64"], str):
-        raise InputError('an instance must be nested numbers or {"b64": "…"}')
-    try:
-        media = base64.b64decode(instance["b64"], validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InputError(f"b64 is not valid base64: {error}") from error
-    return row_from_media(manifest, media, limits, invert=inputs.invert)
-
-
-def _refuse_invert(inputs: Inputs) -> None:
-    if inputs.invert:
-        raise InputError("invert is for images that are sent as media, not for tensors")

@@ -24,12 +24,16 @@ from service.api.answering import late
 from service.api.calls import Question, Sent
 from service.api.heads import Head, Heads
 from service.api.problems import CALLER_GONE
-from service.api.requests import choose_id
-from service.errors import BodyTimeoutError, UnknownModelError, UnsupportedMediaError
+from service.errors import (
+    BodyTimeoutError,
+    ModelNotReadyError,
+    UnknownModelError,
+    UnsupportedMediaError,
+)
 from service.ledger import Ledger
 from service.logs import request_id
 from service.metrics import Metrics
-from service.record import Record
+from service.record import Record, choose_id
 from service.registry import Registry, Served
 from service.settings import Settings
 
@@ -57,10 +61,11 @@ class Lane:
         try:
             served = self.registry.choose(target.which, head.sent_id)
             target.call.check_media_type(served.predictor.bundle.manifest, head.media_type)
-        except (UnknownModelError, UnsupportedMediaError):
+        except (UnknownModelError, ModelNotReadyError, UnsupportedMediaError):
             return None
         identifier = choose_id(head.sent_id)
         record = Record(identifier, "POST", target.log_path, target.route, served.name, served.version)
+        record.statistics = served.statistics
         return _Call(self, protocol, head, served, record)
 
 

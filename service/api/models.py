@@ -9,7 +9,8 @@ from fastapi import APIRouter, Request
 from bundle.session import count_nodes
 from service.api import paths  # noqa: F401 - the routes below use its convertor
 from service.api.requests import record_of
-from service.registry import Registry, Served
+from service.api.signatures import describe_signatures
+from service.registry import Registry, Served, Which
 
 router = APIRouter()
 
@@ -24,21 +25,52 @@ async def list_models(request: Request) -> dict[str, list[str]]:
 @router.get("/v1/models/{name:model}")
 async def describe_model(request: Request, name: str) -> dict[str, Any]:
     """Tell what is known of a model: its versions, inputs, labels, figures, and what it really runs on."""
-    return _describe(request, name, None)
+    return _describe(request, Which(name))
 
 
 @router.get("/v1/models/{name:model}/versions/{version:model}")
 async def describe_version(request: Request, name: str, version: str) -> dict[str, Any]:
     """Tell the same of one version."""
-    return _describe(request, name, version)
+    return _describe(request, Which(name, version))
 
 
-def _describe(request: Request, name: str, version: str | None) -> dict[str, Any]:
+@router.get("/v1/models/{name:model}/labels/{alias:model}")
+async def describe_alias(request: Request, name: str, alias: str) -> dict[str, Any]:
+    """Tell the same of the version that an alias stands for."""
+    return _describe(request, Which(name, alias=alias))
+
+
+@router.get("/v1/models/{name:model}/metadata")
+async def metadata(request: Request, name: str) -> dict[str, Any]:
+    """Tell the inputs and outputs of `:predict` as TensorFlow Serving does."""
+    return describe_signatures(_choose(request, Which(name)))
+
+
+@router.get("/v1/models/{name:model}/versions/{version:model}/metadata")
+async def metadata_of_version(request: Request, name: str, version: str) -> dict[str, Any]:
+    """Tell the inputs and outputs of one version."""
+    return describe_signatures(_choose(request, Which(name, version)))
+
+
+@router.get("/v1/models/{name:model}/labels/{alias:model}/metadata")
+async def metadata_of_alias(request: Request, name: str, alias: str) -> dict[str, Any]:
+    """Tell the inputs and outputs of the version that an alias stands for."""
+    return describe_signatures(_choose(request, Which(name, alias=alias)))
+
+
+def _choose(request: Request, which: Which) -> Served:
     registry: Registry = request.app.state.registry
-    served = registry.get(name, version)
+    served = registry.choose(which)
     record = record_of(request.scope)
     record.model, record.version = served.name, served.version
-    versions = registry.versions(name) if version is None else [served]
+    return served
+
+
+def _describe(request: Request, which: Which) -> dict[str, Any]:
+    registry: Registry = request.app.state.registry
+    served = _choose(request, which)
+    is_one = which.version is not None or which.alias is not None
+    versions = [served] if is_one else registry.versions(which.name)
     return {
         "name": served.name,
         "ready": True,

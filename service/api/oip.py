@@ -37,6 +37,12 @@ async def ready(request: Request) -> Response:
     return JSONResponse({"ready": True})
 
 
+@router.get("/v2/models/stats")
+async def statistics_of_all(request: Request) -> dict[str, Any]:
+    """Tell what all models have done since they were loaded."""
+    return await _statistics(request)
+
+
 @router.get("/v2/models/{name:model}")
 async def describe_tensors(request: Request, name: str) -> dict[str, Any]:
     """Tell a model's inputs and outputs."""
@@ -71,6 +77,25 @@ async def config(request: Request, name: str) -> dict[str, Any]:
 async def config_of_version(request: Request, name: str, version: str) -> dict[str, Any]:
     """Tell the configuration of one version of a model."""
     return model_config(_choose(request, Which(name, version)))
+
+
+@router.get("/v2/models/{name:model}/stats")
+async def statistics(request: Request, name: str) -> dict[str, Any]:
+    """Tell what a model has done since it was loaded."""
+    return await _statistics(request, name)
+
+
+@router.get("/v2/models/{name:model}/versions/{version:model}/stats")
+async def statistics_of_version(request: Request, name: str, version: str) -> dict[str, Any]:
+    """Tell what one version of a model has done since it was loaded."""
+    return await _statistics(request, name, version)
+
+
+async def _statistics(
+    request: Request, name: str | None = None, version: str | None = None
+) -> dict[str, Any]:
+    found: dict[str, Any] = await request.app.state.statistics(name, version)
+    return found
 
 
 def _metadata(request: Request, which: Which) -> dict[str, Any]:

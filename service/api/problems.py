@@ -22,6 +22,9 @@ from service.errors import (
     BodyTooLargeError,
     CallerGoneError,
     DeadlineError,
+    ModelControlError,
+    ModelLoadError,
+    ModelNotReadyError,
     QueueFullError,
     UnknownModelError,
     UnsupportedMediaError,
@@ -35,12 +38,15 @@ Form = Literal["problem", "error"]
 CALLER_GONE = 499  # nginx's number; nobody is there to read it, but it is logged and counted
 STATUSES: dict[type[Exception], int] = {
     InputError: 400,
+    ModelControlError: 400,
+    ModelLoadError: 400,
     UnknownModelError: 404,
     BodyTimeoutError: 408,
     BodyTooLargeError: 413,
     UnsupportedMediaError: 415,
     QueueFullError: 429,
     CallerGoneError: CALLER_GONE,
+    ModelNotReadyError: 503,
     DeadlineError: 504,
 }
 # What is left of a body that is too large or too slow is not read to its end.
@@ -48,6 +54,7 @@ _HEADERS: dict[int, dict[str, str]] = {
     408: {"connection": "close"},
     413: {"connection": "close"},
     429: {"retry-after": "1"},
+    503: {"retry-after": "1"},
 }
 
 
@@ -79,7 +86,9 @@ def refuse(error: Exception, form: Form = "problem") -> Response:
     """Return the answer to any failure: as `STATUSES` says, or as this server's own fault."""
     for kind in type(error).__mro__:
         if kind in STATUSES:
-            return problem(STATUSES[kind], str(error), form=form)
+            status = STATUSES[kind]
+            # Under /v2 any media type is taken, and an unknown coding is answered as Triton does.
+            return problem(400 if (status, form) == (415, "error") else status, str(error), form=form)
     return fail(error, form)
 
 

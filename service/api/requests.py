@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -12,12 +11,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.problems import fail, form_of
 from service.ledger import Ledger
 from service.logs import request_id
-from service.record import Record, new_request_id
+from service.record import HEADER, Record, choose_id
 
 logger = logging.getLogger(__name__)
 
-HEADER = "x-request-id"
-_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _SCOPE_KEY = "octet.record"
 
 
@@ -25,11 +22,6 @@ def record_of(scope: Scope) -> Record:
     """Return the record of the request that a scope belongs to."""
     record: Record = scope[_SCOPE_KEY]
     return record
-
-
-def choose_id(sent: str) -> str:
-    """Return the id that a caller sent, or a new one where it could not stand in a log."""
-    return sent if _SANE_ID.fullmatch(sent) else new_request_id()
 
 
 def quote_path(path: str) -> str:

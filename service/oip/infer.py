@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
-from bundle.answer import Answer
+from bundle.answer import Answer, Run
+from bundle.bfloat16 import floats_from_bits
 from bundle.datatypes import Array, Datatype
 from bundle.decoding import Limits
 from bundle.errors import InputError
@@ -30,20 +32,27 @@ def read_rows(manifest: Manifest, request: InferRequest, limits: Limits) -> list
     Raises:
         InputError: anything in it does not fit the model.
     """
-    inputs = {tensor.name: tensor for tensor in manifest.inputs}
-    for name, datatype in request.datatypes.items():
-        if name in inputs and datatype != inputs[name].datatype:
-            raise InputError(f"the input {name!r} is {inputs[name].datatype}, not {datatype}")
-    known = output_types(manifest)
-    names = [output.name for output in request.outputs]
-    if len(set(names)) < len(names):
-        raise InputError("an output is asked for twice")
-    for output in request.outputs:
-        if output.name not in known:
-            raise InputError(f"there is no output {output.name!r}; there are {', '.join(known)}")
-        if output.classification < 0 or (output.classification and known[output.name] == "BYTES"):
-            raise InputError(f"no classification can be made of the output {output.name!r}")
+    for tensor in manifest.inputs:
+        if request.datatypes.get(tensor.name, tensor.datatype) != tensor.datatype:
+            found = request.datatypes[tensor.name]
+            raise InputError(f"the input {tensor.name!r} is {tensor.datatype}, not {found}")
+    if request.outputs:
+        _check_outputs(output_types(manifest), request.outputs)
     return rows_from_tensors(manifest, request.tensors, limits)
+
+
+def _check_outputs(known: dict[str, Datatype], outputs: Sequence[RequestedOutput]) -> None:
+    asked: set[str] = set()
+    for output in outputs:
+        if output.name not in known:
+            raise InputError(f"there is no output {output.name[:80]!r}; there are {', '.join(known)}")
+        if output.name in asked:
+            raise InputError(f"the output {output.name!r} is asked for twice")
+        if output.classification and known[output.name] in ("BYTES", "BOOL"):
+            raise InputError(
+                f"the output {output.name!r} is {known[output.name]}: it has no largest elements"
+            )
+        asked.add(output.name)
 
 
 def respond(manifest: Manifest, request: InferRequest, answers: Sequence[Answer]) -> InferResponse:
@@ -53,36 +62,65 @@ def respond(manifest: Manifest, request: InferRequest, answers: Sequence[Answer]
         answers: of its rows, in their order.
     """
     types = output_types(manifest)
-    wanted = request.outputs or tuple(map(RequestedOutput, types))
-    outputs = []
-    for output in wanted:
-        array = _tensor(manifest, output.name, answers)
-        if output.classification:
-            text = _classify(array, output.classification, manifest.labels)
-            outputs.append(OutputTensor(output.name, "BYTES", text))
-        else:
-            outputs.append(OutputTensor(output.name, types[output.name], array))
+    pick = _picker(answers)
+    if not request.outputs:
+        outputs = [OutputTensor(name, datatype, pick(name)) for name, datatype in types.items()]
+    else:
+        outputs = [
+            OutputTensor(name, "BYTES", _classify(types[name], pick(name), count, manifest))
+            if count
+            else OutputTensor(name, types[name], pick(name))
+            for name, count in request.outputs
+        ]
     return InferResponse(manifest.name, str(manifest.version), request.id, outputs)
 
 
-def _tensor(manifest: Manifest, name: str, answers: Sequence[Answer]) -> Array:
-    if name == PROBABILITIES and manifest.task == "classification":
-        return np.array([answer.confidence.probabilities for answer in answers], np.float32)
-    first, last = answers[0], answers[-1]
-    if first.index is None:
-        return first.tensor(name)
-    if last.run is first.run and last.index is not None:  # the rows of one request lie beside one another
-        return first.run.outputs.arrays[name][first.index : last.index + 1]
-    return np.stack([answer.tensor(name) for answer in answers])
+def _picker(answers: Sequence[Answer]) -> Callable[[str], Array]:
+    """Return what gives an output, by its name, with the rows of all answers."""
+    run, index = answers[0].run, answers[0].index
+    if index is None:
+        return partial(_output, run)
+    if answers[-1].run is run:  # the rows of one request lie beside one another
+        rows = slice(index, index + len(answers))
+        return lambda name: _output(run, name)[rows]
+    return partial(_stack, answers)
 
 
-def _classify(array: Array, count: int, labels: Sequence[str]) -> Array:
-    """Return (rows, count) texts "value:index" or "value:index:label" of the largest elements of each row."""
-    rows = array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1)
-    order = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :count]
+def _stack(answers: Sequence[Answer], name: str) -> Array:
+    """Put rows together that ran apart.
+
+    Raises:
+        InputError: their shapes differ.
+    """
+    rows = [_output(answer.run, name)[answer.index] for answer in answers]
+    if len({row.shape for row in rows}) > 1:
+        raise InputError(f"the output {name!r} differs in shape from row to row: ask for fewer rows at once")
+    return np.stack(rows)
+
+
+def _output(run: Run, name: str) -> Array:
+    array = run.outputs.arrays.get(name)
+    return run.probabilities if array is None else array
+
+
+def _classify(datatype: Datatype, array: Array, count: int, manifest: Manifest) -> Array:
+    """Return texts "value:index" or "value:index:label" of the largest elements of each row.
+
+    Returns:
+        (rows, count) where there is a batch dimension, (count,) where there is none; fewer where a row
+        has no more elements.
+    """
+    if datatype == "BF16":
+        array = floats_from_bits(array)
+    rows = array.reshape(len(array) if manifest.batched else 1, -1)
+    # Both turn the order round; of equal elements the first stays first.
+    keys = -rows if rows.dtype.kind == "f" else ~rows
+    order = np.argsort(keys, axis=1, kind="stable")[:, :count]
     texts = np.empty(order.shape, object)
     for i, indices in enumerate(order):
         for j, index in enumerate(indices.tolist()):
-            label = f":{labels[index]}" if index < len(labels) else ""
-            texts[i, j] = f"{rows[i, index]:f}:{index}{label}"
-    return texts
+            value = rows[i, index]
+            number = f"{value:f}" if rows.dtype.kind == "f" else str(value)
+            label = f":{manifest.labels[index]}" if index < len(manifest.labels) else ""
+            texts[i, j] = f"{number}:{index}{label}"
+    return texts if manifest.batched else texts[0]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bundle.datatypes import Array, Datatype
 
 
-@dataclass(frozen=True)
-class RequestedOutput:
+class RequestedOutput(NamedTuple):
     """An output that a caller names.
 
     Attributes:
@@ -19,8 +18,7 @@ class RequestedOutput:
     classification: int = 0
 
 
-@dataclass(frozen=True)
-class InferRequest:
+class InferRequest(NamedTuple):
     """Tensors to run.
 
     Attributes:
@@ -39,8 +37,7 @@ class InferRequest:
     timeout_s: float | None = None
 
 
-@dataclass(frozen=True)
-class OutputTensor:
+class OutputTensor(NamedTuple):
     """One output of a model, or the text of its largest elements."""
 
     name: str
@@ -48,8 +45,7 @@ class OutputTensor:
     array: Array
 
 
-@dataclass(frozen=True)
-class InferResponse:
+class InferResponse(NamedTuple):
     """What came of the tensors."""
 
     model: str

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,10 +22,21 @@ from bundle import predictor as predictor_module
 from bundle.confidence import softmax
 from bundle.errors import BundleError, GoldenError, GraphError, IntegrityError, ProviderError
 from bundle.golden import Golden
-from bundle.manifest import GOLDEN_FILE, MANIFEST_FILE, Manifest, Precision, SessionConfig
+from bundle.manifest import (
+    GOLDEN_FILE,
+    MANIFEST_FILE,
+    Manifest,
+    Precision,
+    SessionConfig,
+    TensorDecoding,
+    TensorSpec,
+)
 from bundle.predictor import Predictor, create_predictor, load_predictor
 from bundle.repository import read_bundle
+from bundle.tensor_golden import TensorExample, TensorGolden
+from tests import onnx_models as made
 from tests import tiny
+from training.publish import digests
 
 SOUNDS = hnp.arrays(np.float32, st.integers(1, 300), elements=st.floats(-1, 1, width=32))
 
@@ -387,3 +400,82 @@ def test_warming_up_tells_how_long_an_element_takes(image: Predictor) -> None:
         image.run(rows)
     mean_s = (time.perf_counter() - began_s) / 20
     assert 0 < image.warm_up() * 8 * 16 < 1000 * mean_s
+
+
+# Tensors of which nothing else is known
+
+
+def make_tensors(repository: Path, *, int8_factor: float = 2.0, rows: bool = True) -> Path:
+    """Publish y = 2 x as tensors; the "int8" graph multiplies by another factor."""
+    shape: tuple[int | str, ...] = ("batch", 2) if rows else ("n",)
+    spec = {name: TensorSpec(name=name, datatype="FP32", shape=shape) for name in "xy"}
+
+    def change(manifest: Manifest) -> Manifest:
+        return manifest.model_copy(
+            update={
+                "task": "tensors",
+                "inputs": (spec["x"],),
+                "outputs": (spec["y"],),
+                "decoding": TensorDecoding(),
+                "labels": (),
+                "max_batch_size": 4 if rows else 1,
+                "files": digests(files),
+            }
+        )
+
+    x = np.array([[0.5, -1]] if rows else [0.5, -1, 3], np.float32)
+    example = TensorExample({"x": x}, {"int8": {"y": 2 * x}, "fp32": {"y": 2 * x}})
+    files = {
+        **{f"model.{p}.onnx": scaling(f, shape) for p, f in (("int8", int8_factor), ("fp32", 2.0))},
+        GOLDEN_FILE: TensorGolden((example,)).save(),
+        "README.md": b"# Twice\n",
+    }
+    directory = tiny.make_image_bundle(repository, name="twice")
+    manifest = change(read_bundle(directory).manifest)
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+    (directory / MANIFEST_FILE).write_text(manifest.model_dump_json())
+    return directory
+
+
+def scaling(factor: float, shape: tuple[int | str, ...]) -> bytes:
+    return made.model(
+        [made.node("Mul", "x factor", "y")],
+        [made.value("x", made.FLOAT, shape)],
+        [made.value("y", made.FLOAT, shape)],
+        {"factor": np.array(factor, np.float32)},
+    ).SerializeToString()
+
+
+@pytest.mark.parametrize("rows", [True, False])
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_tensors_load_in_both_precisions_and_warm_up_on_their_golden_inputs(
+    tmp_path: Path, precision: Precision, rows: bool
+) -> None:
+    predictor = load_predictor(make_tensors(tmp_path, rows=rows), precision=precision)
+    assert (predictor.precision, predictor.fallback) == (precision, None)
+    seconds = predictor.warm_up()
+    assert 0 < seconds < math.inf if rows else seconds == math.inf
+    row = {"x": np.array([3, 4], np.float32)}
+    answers = predictor.answer([row, row] if rows else [row])
+    assert [answer.tensor("y").tolist() for answer in answers] == [[6, 8]] * len(answers)
+
+
+def test_an_int8_graph_of_tensors_that_does_not_reproduce_its_outputs_gives_way_to_fp32(
+    tmp_path: Path,
+) -> None:
+    predictor = load_predictor(make_tensors(tmp_path, int8_factor=2.5))
+    assert predictor.precision == "fp32"
+    assert predictor.fallback is not None
+    assert "int8: the golden output 'y' differs by 0.25 of its largest value" in predictor.fallback
+
+
+def test_a_graph_of_tensors_that_cannot_run_its_golden_inputs_in_batches_is_refused(tmp_path: Path) -> None:
+    directory = make_tensors(tmp_path)
+    predictor = load_predictor(directory)
+    broken = {**predictor.bundle.files, GOLDEN_FILE: TensorGolden(
+        (TensorExample({"x": np.zeros((1, 5), np.float32)}, {"fp32": {"y": np.zeros((1, 5), np.float32)}}),)
+    ).save()}  # fmt: skip
+    changed = dataclasses.replace(predictor, bundle=dataclasses.replace(predictor.bundle, files=broken))
+    with pytest.raises(GraphError, match=r"it cannot be run: .*[Gg]ot invalid dimensions"):
+        changed.warm_up()

@@ -37,7 +37,7 @@ BAD = [
     (CNN, JSON, b'{"instances": [', 400, "not valid JSON"),
     (CNN, JSON, b'{"instances": ' + b"[" * 5000 + b"]" * 5000 + b"}", 400, "not valid JSON"),
     (CNN, JSON, b'{"instances": []}', 400, "at least one instance"),
-    (CNN, JSON, b'{"inputs": [1]}', 400, "the one member"),
+    (CNN, JSON, b'{"inputs": [1]}', 400, "expected [28, 28]"),
     (CNN, JSON, b'{"instances": [[1, 2]]}', 400, "expected [28, 28]"),
     (CNN, JSON, pixels("7"), 400, "got text"),
     (CNN, JSON, pixels(True), 400, "got true or false"),

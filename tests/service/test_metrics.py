@@ -44,6 +44,7 @@ def test_each_metric_has_a_help_text_and_the_prefix_of_the_service() -> None:
         "octet_batch_rows",
         "octet_connections",
         "octet_queue_depth",
+        "octet_model_load_failures",
         "octet_model_ready",
         "octet_model_info",
         "octet_model_fallback",

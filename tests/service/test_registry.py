@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from bundle.confidence import assess
-from bundle.errors import BundleError, IntegrityError, ProviderError
-from service.errors import UnknownModelError
+from bundle.errors import BundleError, IntegrityError, ProviderError, ServingError, TrustError
+from bundle.serving import Serving, write_serving
+from bundle.trusted import list_digests
+from service.errors import ModelNotReadyError, UnknownModelError
 from service.metrics import Metrics
-from service.registry import Registry, load_registry, runner_of
+from service.registry import Registry, ServedModel, Which, load_registry, runner_of
 from service.settings import Settings
 from tests import tiny
 from tests.service.calls import pixels
@@ -53,7 +55,7 @@ def test_a_name_that_is_not_served_is_unknown_and_the_message_lists_those_that_a
 def test_what_is_loaded_is_reported_as_metrics_and_logged(
     repository: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, "service.registry"):
+    with caplog.at_level(logging.INFO, "service.loader"):
         registry, sample = load(repository)
     assert "tiny-image/2 is ready: int8 on cpu, 4 nodes on CPUExecutionProvider" in caplog.messages
     label = {"model": "tiny-image", "version": "2"}
@@ -106,7 +108,7 @@ async def test_models_run_rows_and_stop_ends_their_threads(repository: Path) -> 
         np.testing.assert_allclose(row.probabilities, other.probabilities, atol=1e-5)
         np.testing.assert_allclose(row.raw, other.raw, atol=1e-5)
     with pytest.raises(RuntimeError, match="shutdown"):
-        registry._pool.executor.submit(print)
+        registry.pool.executor.submit(print)
 
 
 def test_a_runner_is_told_what_its_model_is_and_how_long_its_runs_take(repository: Path) -> None:
@@ -121,3 +123,68 @@ def test_a_runner_is_told_what_its_model_is_and_how_long_its_runs_take(repositor
     assert confidences == [answer.confidence for answer in predictor.answer(rows)]
     measured = registry.get("tiny-image").batcher._runner.seconds_per_element
     assert 0 < measured < 1
+
+
+def test_what_is_put_takes_the_place_of_what_was_there_and_what_was_chosen_stays(repository: Path) -> None:
+    registry, _ = load(repository)
+    old = registry.get("tiny-image")
+    one = registry.get("tiny-image", "1")
+    registry.put(ServedModel("tiny-image", [one], Serving(aliases={"only": 1})))
+    assert registry.get("tiny-image") is one
+    assert registry.choose(Which("tiny-image", alias="only")) is one
+    assert registry.versions("tiny-image") == [one]
+    assert old.predictor.answer(old.predictor.rows(list(pixels(1))))
+    assert registry.names() == ["tiny-audio", "tiny-image"]
+
+
+def test_what_is_dropped_is_not_ready_or_unknown(repository: Path) -> None:
+    registry, _ = load(repository)
+    registry.drop("tiny-image", "unloaded")
+    for ask in (lambda: registry.get("tiny-image"), lambda: registry.versions("tiny-image")):
+        with pytest.raises(ModelNotReadyError, match="the model 'tiny-image' is not ready: unloaded"):
+            ask()
+    with pytest.raises(ModelNotReadyError):
+        registry.choose(Which("tiny-image", "1"))
+    assert registry.names() == ["tiny-audio"]
+    registry.drop("tiny-image", None)
+    with pytest.raises(UnknownModelError, match="there is no model 'tiny-image'; there are tiny-audio"):
+        registry.get("tiny-image")
+    registry.drop("tiny-audio", None)
+    with pytest.raises(UnknownModelError, match="there are none"):
+        registry.get("tiny-audio")
+
+
+def test_at_the_start_the_setting_and_the_alias_files_say_what_is_loaded(tmp_path: Path) -> None:
+    for version in (1, 2, 3):
+        tiny.make_image_bundle(tmp_path, version=version)
+    tiny.make_audio_bundle(tmp_path)
+    registry, _ = load(tmp_path, versions="latest:1")
+    assert [each.version for each in registry.versions("tiny-image")] == ["3"]
+    write_serving(tmp_path, "tiny-image", Serving(versions=(2,), aliases={"stable": 1}))
+    registry, sample = load(tmp_path, versions="latest:1")
+    assert [each.version for each in registry.versions("tiny-image")] == ["1", "2"]
+    assert registry.get("tiny-image").version == "1"
+    assert sample("octet_model_ready", model="tiny-image", version="3") is None
+
+
+def test_at_the_start_an_alias_file_that_cannot_be_kept_to_prevents_it(tmp_path: Path) -> None:
+    tiny.make_image_bundle(tmp_path)
+    (tmp_path / "tiny-image" / "serving.json").write_text('{"aliases": {"stable": 2}}')
+    with pytest.raises(ServingError, match="there is no version 2; there are: 1"):
+        load(tmp_path)
+    (tmp_path / "tiny-image" / "serving.json").write_text("{")
+    with pytest.raises(ServingError, match=r"serving\.json: the document: Invalid JSON"):
+        load(tmp_path)
+
+
+def test_at_the_start_a_bundle_that_nobody_vouches_for_prevents_it(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    tiny.make_image_bundle(models)
+    trusted = tmp_path / "trusted"
+    trusted.write_text("".join(f"{sha}  {name}\n" for name, sha in list_digests(models).items()))
+    load(models, trusted_digests=trusted)
+    tiny.make_image_bundle(models, version=2)
+    with pytest.raises(TrustError, match="trusted does not list tiny-image/2"):
+        load(models, trusted_digests=trusted)
+    with pytest.raises(TrustError, match="it cannot be read"):
+        load(models, trusted_digests=tmp_path / "nowhere")

@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
 
+from bundle.serving import Latest
 from service import settings as module
 from service.settings import Settings
 
@@ -95,3 +96,10 @@ def test_threads_are_the_allowed_cpus_over_the_workers_unless_they_are_set(
 ) -> None:
     monkeypatch.setattr(module, "allowed_cpus", lambda: 7)
     assert Settings(threads=threads, workers=workers).run_threads == expected
+
+
+def test_the_versions_to_serve_are_all_or_the_latest_few() -> None:
+    assert Settings().version_policy == "all"
+    assert Settings(versions="latest:2").version_policy == Latest(latest=2)
+    with pytest.raises(ValidationError, match="must be 'all' or 'latest:N', not 'latest:0'"):
+        Settings(versions="latest:0")

@@ -14,11 +14,13 @@ from bundle.manifest import ImageDecoding, Quantization, TensorSpec
 from bundle.predictor import load_predictor
 from bundle.repository import read_bundle
 from tests import tiny
-from training.assemble import TOOLS, Facts, Graphs, assemble, keep_steady, processor_name
+from training.assemble import TOOLS, Facts, Graphs, assemble
 from training.card import CardFacts
 from training.config import FitConfig, GateConfig, RecipeConfig
 from training.data.splits import Examples, Splits
 from training.errors import GateError
+from training.golden import keep_steady
+from training.provenance import processor_name
 
 CONFIG = RecipeConfig(
     name="tiny",
@@ -34,6 +36,7 @@ FACTS = Facts(
     labels=tiny.LABELS,
     max_batch_size=4,
     data_sha256="d" * 64,
+    default_target_risk=0.1,
     card=CardFacts("Tiny", "Summary.", "Data.", "CC0", "Somebody", ("A limit.",)),
 )
 

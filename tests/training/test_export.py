@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from tests.small import CNN_INPUTS, LSTM_INPUTS, cnn, lstm, pixels, sounds
 from training.errors import ExportError
-from training.export import MAX_IR_VERSION, OPSET, check_parity, clean, export_onnx
+from training.export import check_parity, export_onnx
+from training.onnx_model import MAX_IR_VERSION, OPSET, clean
 
 ROOT = Path(__file__).parents[2]
 GRAPHS = {"cnn": (cnn, CNN_INPUTS), "lstm": (lstm, LSTM_INPUTS)}

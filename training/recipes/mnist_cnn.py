@@ -98,6 +98,7 @@ def facts(config: MnistCnnConfig) -> Facts:
         labels=mnist.LABELS,
         max_batch_size=config.max_batch_size,
         data_sha256=mnist.data_sha256(),
+        default_target_risk=0.005,
         card=CardFacts(
             title="Handwritten digits: residual CNN, int8",
             summary="Tells which digit 0-9 a small grey image of one handwritten digit shows.",

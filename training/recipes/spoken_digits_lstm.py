@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bundle.datatypes import Array
 from bundle.manifest import TensorSpec
-from training.assemble import Facts, Graphs, assemble
+from training.assemble import Facts, Graphs, assemble, take_graphs
 from training.card import CardFacts
 from training.config import FitConfig, GateConfig, Places, RecipeConfig
 from training.data import fsdd
@@ -50,14 +50,28 @@ class SpokenDigitsLstmConfig(RecipeConfig):
     """Units of the LSTM."""
 
 
-def train(config: SpokenDigitsLstmConfig, places: Places) -> Path:
-    """Train on the Free Spoken Digit Dataset and publish; return the bundle's directory."""
-    return build(config, places, fsdd.load_fsdd(places.data_dir))
+def train(config: SpokenDigitsLstmConfig, places: Places, weights_from: Path | None = None) -> Path:
+    """Train on the Free Spoken Digit Dataset and publish; return the bundle's directory.
+
+    Args:
+        weights_from: a published bundle of the same configuration, whose graphs are taken, not made anew.
+            Everything after the quantization is done anew.
+    """
+    return build(config, places, fsdd.load_fsdd(places.data_dir), weights_from)
 
 
-def build(config: SpokenDigitsLstmConfig, places: Places, splits: Splits) -> Path:
+def build(
+    config: SpokenDigitsLstmConfig, places: Places, splits: Splits, weights_from: Path | None = None
+) -> Path:
     """Fit, export, quantize, evaluate and publish on given splits of (time,) float32 items at 8 kHz."""
     L.seed_everything(config.seed)
+    taken = None if weights_from is None else take_graphs(weights_from, config)
+    graphs = taken or _make_graphs(config, places, splits)
+    return assemble(config, facts(config), graphs, splits, golden_inputs(), places.models_dir)
+
+
+def _make_graphs(config: SpokenDigitsLstmConfig, places: Places, splits: Splits) -> Graphs:
+    """Fit, export and quantize."""
     network = SpeechLstm(classes=len(fsdd.LABELS), hidden=config.hidden)
     train_items = Utterances(splits.train)
     network.front_end.fit_range(*pad(list(train_items))[:2])
@@ -77,8 +91,7 @@ def build(config: SpokenDigitsLstmConfig, places: Places, splits: Splits) -> Pat
         error = check_parity(network, model, parity_batches(), config.gates.max_parity_error)
         logger.info("parity with PyTorch: %.2g", error)
     int8, quantization = quantize_lstm(anchored)
-    graphs = Graphs(fp32, int8, quantization, weights_commit)
-    return assemble(config, facts(config), graphs, splits, golden_inputs(), places.models_dir)
+    return Graphs(fp32, int8, quantization, weights_commit)
 
 
 def facts(config: SpokenDigitsLstmConfig) -> Facts:
@@ -94,6 +107,7 @@ def facts(config: SpokenDigitsLstmConfig) -> Facts:
         labels=fsdd.LABELS,
         max_batch_size=MAX_BATCH_SIZE,
         data_sha256=fsdd.data_sha256(),
+        default_target_risk=0.02,
         card=CardFacts(
             title="Spoken digits: LSTM over log-mel frames, int8",
             summary="Tells which English digit 0-9 is spoken in a short recording of one digit.",

@@ -4,8 +4,7 @@ import pytest
 
 from service.api import heads as module
 from service.api.heads import Head, Heads
-from service.api.outputs import render_confidence, render_predictions
-from service.api.predict import Classify
+from service.api.predict import Confidence, Predict
 from service.registry import Which
 from service.settings import Settings
 
@@ -28,8 +27,8 @@ def raw_head(url: bytes = URL, fields: Sequence[tuple[bytes, bytes]] = FIELDS) -
     return b"\r\n".join(lines)
 
 
-def classify(head: Head) -> Classify:
-    assert isinstance(head.target.call, Classify)
+def call_of(head: Head) -> Predict:
+    assert isinstance(head.target.call, Predict)
     return head.target.call
 
 
@@ -38,7 +37,7 @@ def test_a_head_says_what_is_asked_of_which_model(heads: Heads) -> None:
     assert head is not None
     assert head.target.which == Which("m")
     assert (head.target.route, head.target.log_path) == ("/v1/models/{name}:predict", "/v1/models/m:predict")
-    assert classify(head).render is render_predictions
+    assert type(call_of(head)) is Predict
     assert (head.length, head.media_type, head.shape, head.timeout_s, head.sent_id) == (
         70,
         "image/png",
@@ -51,8 +50,8 @@ def test_a_head_says_what_is_asked_of_which_model(heads: Heads) -> None:
     assert other.target.which == Which("m", "7")
     assert other.target.route == "/v1/models/{name}/versions/{version}:confidence"
     assert other.target.log_path == "/v1/models/m/versions/7:confidence"
-    assert classify(other).render is render_confidence
-    assert (classify(other).parameters.top_k, classify(other).parameters.invert) == (2, True)
+    assert type(call_of(other)) is Confidence
+    assert (call_of(other).parameters.top_k, call_of(other).parameters.invert) == (2, True)
 
 
 def test_headers_that_matter_are_read(heads: Heads) -> None:
@@ -172,7 +171,7 @@ def test_what_is_remembered_is_bounded(heads: Heads, monkeypatch: pytest.MonkeyP
         for _ in range(2):
             head = heads.read(url, FIELDS)
             assert head is not None
-            assert classify(head).parameters.top_k == i
+            assert call_of(head).parameters.top_k == i
         heads.remember(raw_head(url), len(FIELDS), head)
         assert heads.recall(raw_head(url)) is head
         assert len(heads._heads) <= 8
@@ -181,7 +180,7 @@ def test_what_is_remembered_is_bounded(heads: Heads, monkeypatch: pytest.MonkeyP
     long = URL + b"?top_k=2" + b"&invert=false" * 500
     head = heads.read(long, FIELDS)
     assert head is not None
-    assert classify(head).parameters.top_k == 2
+    assert call_of(head).parameters.top_k == 2
     heads.remember(raw_head(long), len(FIELDS), head)
     assert heads.recall(raw_head(long)) is None
     assert (len(heads._heads), len(heads._targets)) == before

@@ -16,7 +16,7 @@ from bundle.decoding import Limits
 from bundle.errors import InputError
 from bundle.manifest import Manifest
 from bundle.repository import read_bundle
-from service.api.inputs import Inputs, check_media_type, is_quick, parse_shape, read_rows
+from service.api.inputs import Inputs, check_media_type, is_quick, parse_shape, read_asked
 from service.errors import DeadlineError, UnsupportedMediaError
 from tests.service.calls import b64, instances, pixels, png, sound, wav
 
@@ -45,7 +45,7 @@ def read(
 ) -> list[np.ndarray]:
     inputs = Inputs(body, media_type, shape, invert, time.monotonic() + waits_s)
     (name,) = (tensor.name for tensor in manifest.data_inputs)
-    return [row[name] for row in read_rows(manifest, inputs, replace(LIMITS, max_rows=max_rows))]
+    return [row[name] for row in read_asked(manifest, inputs, replace(LIMITS, max_rows=max_rows)).rows]
 
 
 @given(images=arrays.arrays(np.uint8, st.tuples(st.integers(1, 20), st.just(4), st.just(4))))
@@ -103,11 +103,20 @@ def nested(value: Any) -> bytes:
         (b"[" * 100_000, "not valid JSON"),
         (b'{"instances": ' + b"[" * 2000 + b"]" * 2000 + b"}", "not valid JSON"),
         (b'{"instances": ' + b"[" * 200 + b"1" + b"]" * 200 + b"}", "instance 0: pixels"),
-        (b"[]", 'one member "instances"'),
-        (b"null", 'one member "instances"'),
-        (b"{}", 'one member "instances"'),
-        (b'{"inputs": [1]}', 'one member "instances"'),
-        (b'{"instances": [1], "signature_name": "x"}', 'one member "instances"'),
+        (b"[]", 'the member "instances" or "inputs"'),
+        (b"null", 'the member "instances" or "inputs"'),
+        (b"{}", 'the member "instances" or "inputs"'),
+        (b'{"instances": [1], "inputs": [1]}', 'the member "instances" or "inputs"'),
+        (b'{"instances": [1], "more": 1}', 'no other but "signature_name"'),
+        (b'{"signature_name": "raw"}', 'the member "instances" or "inputs"'),
+        (b'{"inputs": [1]}', "input 0: pixels: a row has the shape [], expected [4, 4]"),
+        (b'{"inputs": []}', "at least one input"),
+        (b'{"inputs": 5}', "must be a list of at least one input"),
+        (b'{"inputs": {"pixel": [1]}}', "there is no input 'pixel'; there are pixels"),
+        (b'{"inputs": {}}', "the input 'pixels' is missing"),
+        (b'{"inputs": {"pixels": {}}}', "must be a list of at least one input"),
+        (b'{"instances": [1], "signature_name": "x"}', "no signature 'x'; there are serving_default, raw"),
+        (b'{"instances": [1], "signature_name": [{}]}', "no signature that is no text"),
         (b'{"instances": []}', "at least one instance"),
         (b'{"instances": {}}', "must be a list"),
         (b'{"instances": "text"}', "must be a list"),
@@ -130,10 +139,12 @@ def nested(value: Any) -> bytes:
         (nested(2**64), "got fractions"),
         (nested(2**63), "too large"),
         (nested(1).replace(b"[[1,", b"[[1e999,", 1), "not valid JSON"),
-        (b'{"instances": [{}]}', 'must be nested numbers or {"b64": "…"}'),
-        (b'{"instances": [{"b64": 1}]}', "must be nested numbers"),
-        (b'{"instances": [{"b64": "", "x": 1}]}', "must be nested numbers"),
-        (b'{"instances": [{"b64": true}]}', "must be nested numbers"),
+        (b'{"instances": [{}]}', "the input 'pixels' is missing"),
+        (b'{"instances": [{"pixels": [1]}]}', "instance 0: pixels: a row has the shape [1]"),
+        (b'{"instances": [{"pixels": {"b46": ""}}]}', 'must be {"b64": "…"}'),
+        (b'{"instances": [{"b64": 1}]}', 'must be {"b64": "…"}'),
+        (b'{"instances": [{"b64": "", "x": 1}]}', "there is no input 'b64'; there are pixels"),
+        (b'{"instances": [{"b64": true}]}', 'must be {"b64": "…"}'),
         (b'{"instances": [{"b64": "*"}]}', "b64 is not valid base64"),
         (b'{"instances": [{"b64": "YQ"}]}', "b64 is not valid base64"),
         ('{"instances": [{"b64": "é"}]}'.encode(), "b64 is not valid base64"),
@@ -260,6 +271,9 @@ LARGE_TEXT = zlib.compress(bytes(900_000), 9)
         (instances(pixels(3)), "application/json", True),
         (instances(pixels(3)).ljust(64 * 1024 + 1), "application/json", False),
         (instances([b64(png(pixels(1)[0]))]), "application/json", False),
+        (b'{"instances": [{"b\\u0036\\u0034": ""}]}', "application/json", False),
+        (b'{"signature_name": "raw", "instances": [[1]]}', "application/json", True),
+        (b"--x", "multipart/form-data", False),
         (b"text", "text/plain", False),
     ],
 )

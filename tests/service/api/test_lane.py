@@ -19,7 +19,7 @@ import service.api.lane as module
 import service.server
 from service.api import predict
 from service.api.lane import Lane, LaneProtocol
-from service.api.predict import Classify
+from service.api.predict import Predict
 from tests import tiny
 from tests.conftest import running_app
 from tests.service.calls import (
@@ -690,15 +690,15 @@ async def test_a_caller_that_goes_while_its_image_is_decoded_is_counted(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
-    read = Classify.read
+    read = Predict.read
 
     def slow(*arguments: Any) -> Any:
         begun.set()
         assert go_on.wait(LIMIT_S)
         return read(*arguments)
 
-    monkeypatch.setattr(Classify, "is_quick", lambda *_: False)
-    monkeypatch.setattr(Classify, "read", slow)
+    monkeypatch.setattr(Predict, "is_quick", lambda *_: False)
+    monkeypatch.setattr(Predict, "read", slow)
     async with connected(repository, threads=1) as (client, wire):
         await wire.say(request(png(IMAGES[0]), kind="image/png"))
         await until(begun.is_set)

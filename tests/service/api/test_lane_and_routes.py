@@ -1,6 +1,7 @@
 """Whatever is asked, the lane and the routes give the same answer, count the same and log the same."""
 
 import asyncio
+import gzip
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -9,6 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import orjson
 import pytest
 import uvloop
 from hypothesis import HealthCheck, example, given, settings
@@ -16,6 +19,8 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from bundle.datatypes import Datatype, array_to_bytes
+from service.api.tensors import HEADER_LENGTH
 from service.app import create_app
 from service.metrics import Metrics
 from service.record import Record
@@ -57,7 +62,17 @@ BODIES = [
     bytes(1001),
 ]
 NAMES = ["tiny-image", "tiny-image", "tiny-audio", "nothing", "tiny%2Dimage", "a%0Ab", "", "%C3%A9"]
-VERSIONS = ["", "", "", "/versions/1", "/versions/2", "/versions/3", "/versions/%31", "/versions/"]
+VERSIONS = [
+    "",
+    "",
+    "",
+    "/versions/1",
+    "/versions/2",
+    "/versions/3",
+    "/versions/%31",
+    "/versions/",
+    "/labels/stable",
+]
 VERBS = ["predict", "predict", "confidence", "classify", "", "predict/", "predict:predict", "PREDICT"]
 PATHS = [
     "http://other/v1/models/tiny-image:predict",
@@ -96,6 +111,14 @@ OTHER_HEADERS = [
     *("x-some: \xe9\xff", "content-type: image/png", "content-length: 5", "transfer-encoding: chunked"),
     *("host: other", "range: bytes=0-1"),
 ]
+
+
+def form(*files: bytes) -> bytes:
+    """A form of files, with the boundary x."""
+    head = b'--x\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
+    return b"".join(head + content + b"\r\n" for content in files) + b"--x--\r\n"
+
+
 # Calls that are answered with 200: model, content type, body. Most requests are one of them with an oddity.
 GOOD = [
     ("tiny-image", "application/json", instances(pixels(1))),
@@ -105,7 +128,46 @@ GOOD = [
     ("tiny-image", "application/octet-stream", pixels(2).tobytes()),
     ("tiny-audio", "application/json", instances([sound(20).tolist(), sound(3).tolist()])),
     ("tiny-audio", "audio/wav", wav(sound(30))),
+    ("tiny-image", "application/json", b'{"signature_name": "raw", ' + instances(pixels(2))[1:]),
+    ("tiny-image", "application/json", instances(pixels(2)).replace(b"instances", b"inputs")),
+    ("tiny-audio", "application/json", b'{"signature_name": "raw", "inputs": [[0.5, 0.25], [1]]}'),
+    ("tiny-image", "multipart/form-data; boundary=x", form(png(pixels(1)[0]), png(pixels(1)[0]))),
 ]
+
+
+def v2(name: str, datatype: Datatype, array: np.ndarray, **members: Any) -> tuple[bytes, int | None]:
+    """Return a body of the Open Inference Protocol with binary data, and the length of its JSON."""
+    content = array_to_bytes(datatype, array)
+    item = {"name": name, "datatype": datatype, "shape": array.shape}
+    item["parameters"] = {"binary_data_size": len(content)}
+    text = orjson.dumps({"inputs": [item], **members})
+    return text + content, len(text)
+
+
+def v2_json(name: str, datatype: Datatype, array: np.ndarray, **members: Any) -> tuple[bytes, int | None]:
+    item = {"name": name, "datatype": datatype, "shape": array.shape, "data": array.tolist()}
+    return orjson.dumps({"inputs": [item], **members}), None
+
+
+# Model, body, length of the JSON where bytes are behind it.
+ALL_BINARY = {"parameters": {"binary_data_output": True}}
+V2_GOOD = [
+    ("tiny-image", *v2("pixels", "UINT8", pixels(1), **ALL_BINARY)),
+    ("tiny-image", *v2("pixels", "UINT8", pixels(9), **ALL_BINARY, id="mine")),
+    ("tiny-image", *v2("pixels", "UINT8", pixels(31), **ALL_BINARY)),
+    ("tiny-image", *v2("pixels", "UINT8", pixels(2), outputs=[{"name": "logits"}])),
+    ("tiny-image", *v2_json("pixels", "UINT8", pixels(3))),
+    ("tiny-image", *v2_json("pixels", "UINT8", pixels(1), outputs=[{"name": "x"}])),
+    ("tiny-image", pixels(1).tobytes(), 0),
+    ("tiny-audio", *v2("samples", "FP32", sound(30)[None], **ALL_BINARY)),
+    ("tiny-audio", *v2_json("samples", "FP32", sound(5)[None] * 2)),
+]
+V2_HEADERS = [
+    *("x-request-id: mine", "x-timeout-ms: 60000", "accept: */*", "content-type: application/json"),
+    *("content-type: application/octet-stream", "accept-encoding: gzip", "accept-encoding: deflate"),
+    *("content-encoding: gzip", "accept-encoding: gzip, deflate", "content-encoding: chunked"),
+]
+V2_LENGTHS = ["0", "1", "-1", "x", "", " 5 ", "9999", "9" * 12]
 GOOD_QUERIES = ["", "", "", "?top_k=1", "?top_k=2&invert=false", "?invert=off", "?"]
 GOOD_HEADERS = [
     *("x-request-id: mine", "x-timeout-ms: 60000", "accept: */*", "connection: keep-alive", "cookie: a=b"),
@@ -186,6 +248,29 @@ def requests(draw: st.DrawFn) -> Request:
         body,
         draw(st.lists(st.floats(0, 0.999), max_size=3)),
     )
+
+
+@st.composite
+def v2_requests(draw: st.DrawFn) -> Request:
+    """A call of the Open Inference Protocol, with its binary extension or without, and maybe an oddity."""
+    odd = draw(st.sets(st.sampled_from(["path", "body", "length", "headers"]), max_size=2))
+    model, body, header_length = draw(st.sampled_from(V2_GOOD))
+    version = draw(st.sampled_from(VERSIONS[1:4]))
+    if "path" in odd:
+        model, version = draw(st.sampled_from(NAMES)), draw(st.sampled_from(VERSIONS))
+    if "body" in odd:
+        body = draw(st.sampled_from([body[:-1], body + b"x", b"", b"{", b"[]"]) | st.binary(max_size=40))
+    kinds_of_headers = odd_headers() if "headers" in odd else st.sampled_from(V2_HEADERS)
+    headers = draw(st.lists(kinds_of_headers, max_size=3, unique=True))
+    length = draw(st.sampled_from(V2_LENGTHS)) if "length" in odd else str(header_length or "")
+    if length:
+        headers.append(f"{HEADER_LENGTH}: {length}")
+    if "content-encoding: gzip" in headers and draw(st.booleans()):
+        body = gzip.compress(body)
+    headers.append(f"content-length: {len(body)}")
+    target = f"/v2/models/{model}{version}/infer{draw(st.sampled_from(['', '', '?top_k=0']))}"
+    cuts = draw(st.lists(st.floats(0, 0.999), max_size=3))
+    return Request("POST", target, "1.1", draw(st.permutations(headers)), body, cuts)
 
 
 class Recorder:
@@ -292,7 +377,7 @@ def plain(target: str = "/v1/models/tiny-image:predict", *headers: str, body: by
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )
-@given(asked=st.lists(requests(), min_size=1, max_size=3))
+@given(asked=st.lists(requests() | v2_requests(), min_size=1, max_size=3))
 @example([plain(), plain(), plain("/v1/models/tiny-image:confidence?top_k=2")])
 @example(
     [plain("/v1/models/tiny-image:predict?top_k=1&top_k=2"), plain("/v1/models/tiny-image:predict?invert")]

@@ -6,7 +6,7 @@ import pytest
 from bundle.repository import read_bundle
 from tests import tiny
 from tests.conftest import running_app
-from tests.service.calls import assert_problem
+from tests.service.calls import PNG, assert_problem, pixels, png
 
 pytestmark = pytest.mark.anyio
 
@@ -76,3 +76,28 @@ async def test_what_describes_cannot_be_written(client: httpx.AsyncClient, path:
 async def test_the_version_is_named_by_the_path_alone(client: httpx.AsyncClient) -> None:
     answer = await client.get("/v1/models/tiny-image", params={"version": "1"})
     assert answer.json()["version"] == "2"
+
+
+async def test_an_alias_describes_its_version_alone(tmp_path: Path) -> None:
+    for version in (1, 2):
+        tiny.make_image_bundle(tmp_path, version=version)
+    (tmp_path / "tiny-image" / "serving.json").write_text('{"aliases": {"old": 1}}')
+    async with running_app(tmp_path) as client:
+        content = (await client.get("/v1/models/tiny-image/labels/old")).json()
+        assert content["version"] == "1"
+        assert content["model_version_status"] == [available("1")]
+        answer = await client.get("/v1/models/tiny-image/labels/new")
+        assert_problem(answer, 404, "has no alias 'new'; it has old")
+
+
+async def test_an_alias_answers_with_its_version(tmp_path: Path, lane: bool) -> None:
+    for version in (1, 2):
+        tiny.make_image_bundle(tmp_path, version=version)
+    (tmp_path / "tiny-image" / "serving.json").write_text('{"aliases": {"old": 1}}')
+    async with running_app(tmp_path, lane=lane) as client:
+        for verb in ("predict", "confidence"):
+            url = f"/v1/models/tiny-image/labels/old:{verb}"
+            answer = await client.post(url, content=png(pixels(1)[0]), headers=PNG)
+            assert answer.json()["version"] == "1"
+        answer = await client.post("/v1/models/tiny-image/labels/new:predict", content=b"", headers=PNG)
+        assert_problem(answer, 404, "has no alias 'new'")

@@ -90,3 +90,28 @@ async def test_paths_and_methods_that_are_not_there_are_errors_too(client: httpx
     assert (await client.get("/v2/nothing")).json() == {"error": "there is nothing at /v2/nothing"}
     answer = await client.put("/v2/models/tiny-image/infer")
     assert (answer.status_code, list(answer.json())) == (405, ["error"])
+
+
+async def test_statistics_count_what_was_asked_and_run(repository: Path) -> None:
+    image = {"name": "pixels", "shape": [3, 4, 4], "datatype": "UINT8", "data": [0] * 48}
+    async with running_app(repository, threads=1) as client:
+        before = (await client.get("/v2/models/tiny-image/stats")).json()["model_stats"]
+        assert [(each["name"], each["version"]) for each in before] == [
+            ("tiny-image", "1"),
+            ("tiny-image", "2"),
+        ]
+        for _ in range(4):
+            answer = await client.post("/v2/models/tiny-image/infer", json={"inputs": [image]})
+            assert answer.status_code == 200
+        assert (await client.post("/v2/models/tiny-image/infer", json={"inputs": []})).status_code == 400
+        client.app.state.metrics.gather()  # type: ignore[attr-defined]
+        (found,) = (await client.get("/v2/models/tiny-image/versions/2/stats")).json()["model_stats"]
+        everything = (await client.get("/v2/models/stats")).json()["model_stats"]
+    assert (found["inference_count"], found["execution_count"]) == (12, 4)
+    stats = found["inference_stats"]
+    assert (stats["success"]["count"], stats["fail"]["count"], stats["queue"]["count"]) == (4, 1, 4)
+    assert stats["success"]["ns"] > stats["compute_infer"]["ns"] > 0
+    assert [(each["batch_size"], each["compute_infer"]["count"]) for each in found["batch_stats"]] == [(3, 4)]
+    assert found["last_inference"] > 1_700_000_000_000
+    assert found in everything
+    assert len(everything) == 3

@@ -147,7 +147,7 @@ BAD_REQUESTS: list[tuple[str, bytes, dict[str, str], str]] = [
     (IMAGE, b'{"instances": [[[1, 2], [3]]]}', JSON, "no regular shape"),
     (IMAGE, b'{"instances": []}', JSON, "at least one instance"),
     (IMAGE, b'{"instances": 5}', JSON, "must be a list"),
-    (IMAGE, b'{"instances": [1], "more": 1}', JSON, "one member"),
+    (IMAGE, b'{"instances": [1], "more": 1}', JSON, 'no other but "signature_name"'),
     (IMAGE, b'{"instances": [{"b64": "?"}]}', JSON, "base64"),
     (IMAGE, instances(pixels(1).astype(int) + 300), JSON, "0 to 255 are allowed"),
     (IMAGE, instances(pixels(31)), JSON, "31 rows; at most 30"),
@@ -242,7 +242,7 @@ async def test_another_method_is_a_405_problem(strict: httpx.AsyncClient, method
     [
         (IMAGE, {}, "a body without a content type"),
         (IMAGE, {"content-type": "text/plain"}, "'text/plain'; it takes application/json, image/png"),
-        (IMAGE, {"content-type": "multipart/form-data; boundary=x"}, "'multipart/form-data'"),
+        (IMAGE, {"content-type": "multipart/mixed; boundary=x"}, "'multipart/mixed'"),
         (AUDIO, PNG, "tiny-audio does not take the content type 'image/png'"),
         (IMAGE, WAV, "tiny-image does not take the content type 'audio/wav'"),
         (IMAGE, {**JSON, "content-encoding": "br"}, "content encoding 'br' is not supported"),

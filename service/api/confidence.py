@@ -1,0 +1,183 @@
+"""From the evidence to the answer of `:confidence`, schema `confidence/1`.
+
+Its rule: an answer is accepted if its input does not look new (novelty p-value over the bundle's bound) and
+its confidence is at least the threshold that was proven for the caller's target risk. The threshold was
+learned on this whole rule. A prediction set of several labels is advice, and refuses nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bundle.answer import Answer
+from bundle.errors import InputError
+from bundle.evidence import Evidence, Threshold
+from bundle.judgement import Judgement, bin_of, label_set, threshold_for
+from bundle.predictor import Predictor
+
+# An input with a smaller novelty p-value is flagged; it is refused only below the bundle's own bound.
+_FLAG_ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a caller asks of each answer.
+
+    Attributes:
+        alpha: the prediction set misses the right label with at most this probability.
+        target_risk: share of accepted answers that may be wrong; None for the bundle's default.
+        withhold: leave out the labels of answers that are not accepted.
+        top_k: most labels in `top`.
+    """
+
+    alpha: float
+    target_risk: float | None
+    withhold: bool
+    top_k: int
+
+
+def check_policy(predictor: Predictor, policy: Policy) -> None:
+    """Refuse a policy that the bundle's evidence cannot keep, before anything is run.
+
+    Raises:
+        InputError: no threshold is proven for the target risk, or there is no evidence for any.
+    """
+    if policy.target_risk is None:
+        return
+    manifest = predictor.bundle.manifest
+    if predictor.evidence is None:
+        raise InputError(f"{manifest.name}/{manifest.version} has no evidence that could keep a target_risk")
+    if threshold_for(predictor.evidence, policy.target_risk) is None:
+        feasible = [each.target_risk for each in predictor.evidence.facts.thresholds]
+        smallest = f"the smallest feasible one is {min(feasible):g}" if feasible else "none is feasible"
+        raise InputError(f"a target_risk of {policy.target_risk:g} is infeasible for this model; {smallest}")
+
+
+def render_confidence(predictor: Predictor, answers: Sequence[Answer], policy: Policy) -> dict[str, Any]:
+    """Return the body of an answer.
+
+    Without a fitted temperature nothing is calibrated: `confidence` is then null and the status "missing",
+    never a softmax by another name. With one but without evidence the status is "partial".
+    """
+    manifest = predictor.bundle.manifest
+    fitted = manifest.graphs[predictor.precision].temperature
+    evidence = predictor.evidence
+    calibration: dict[str, Any] = {
+        "status": "missing" if fitted is None else "partial" if evidence is None else "valid",
+        "method": fitted.method if fitted is not None else None,
+        "temperature": fitted.value if fitted is not None else None,
+        "n": fitted.n if fitted is not None else None,
+        "n_errors": fitted.n_errors if fitted is not None else None,
+        "fitted_at": manifest.provenance.created_at.isoformat() if fitted is not None else None,
+    }
+    content: dict[str, Any] = {
+        "schema": "confidence/1",
+        "model": manifest.name,
+        "version": str(manifest.version),
+        "bundle": {"precision": predictor.precision, "sha256": predictor.bundle.manifest_sha256},
+    }
+    if evidence is None:
+        results = [_bare(manifest.labels, each, policy, calibrated=fitted is not None) for each in answers]
+        return {**content, "results": results, "calibration": calibration}
+    results = [_judged(manifest.labels, each, policy, evidence) for each in answers]
+    assumptions = [f"inputs are exchangeable with the conformal split: {evidence.facts.split}"]
+    return {**content, "results": results, "calibration": calibration, "assumptions": assumptions}
+
+
+def _bare(labels: tuple[str, ...], answer: Answer, policy: Policy, *, calibrated: bool) -> dict[str, Any]:
+    """What can be said of an answer from its logits alone."""
+    row = answer.confidence
+    best = row.order[0]
+    return {
+        "label": labels[best],
+        "index": best,
+        "confidence": row.probabilities[best] if calibrated else None,
+        "confidence_raw": row.raw[best],
+        "margin": row.margin,
+        "entropy_bits": row.entropy_bits,
+        "entropy_normalized": row.entropy_bits / math.log2(len(labels)),
+        "top": [
+            {"label": labels[index], "index": index, "p": row.probabilities[index]}
+            for index in row.order[: policy.top_k]
+        ],
+    }
+
+
+def _judged(labels: tuple[str, ...], answer: Answer, policy: Policy, evidence: Evidence) -> dict[str, Any]:
+    """What can be said of it from the evidence as well."""
+    facts = evidence.facts
+    result = _bare(labels, answer, policy, calibrated=True)
+    judgement = answer.judgement
+    best, confidence = result["index"], result["confidence"]
+    for entry in result["top"]:
+        entry["p_value"] = judgement.label_p_values[entry["index"]]
+    observed = bin_of(evidence, confidence)
+    inside, forced = label_set(judgement.label_p_values, policy.alpha, best)
+    threshold = threshold_for(evidence, policy.target_risk or facts.default_target_risk)
+    reasons = _reasons(confidence, judgement, evidence, threshold)
+    result |= {
+        "bin": {
+            "low": observed.low,
+            "high": observed.high,
+            "n": observed.n,
+            "observed_accuracy": observed.correct / observed.n if observed.n else None,
+            "ci95": observed.ci95,
+        },
+        "prediction_set": {
+            "alpha": policy.alpha,
+            "labels": [labels[index] for index in inside],
+            "size": len(inside),
+            "method": "lac",
+            "scope": "marginal",
+            "n_calibration": facts.n,
+            "forced_top1": forced,
+        },
+        "credibility": judgement.credibility,
+        "conformal_confidence": judgement.conformal_confidence,
+        "ood": _novelty(judgement),
+        "accepted": not reasons,
+        "reasons": reasons,
+        "policy": _describe(threshold, policy.target_risk or facts.default_target_risk),
+    }
+    if policy.withhold and reasons:
+        result |= dict.fromkeys(("label", "index", "top", "prediction_set"))
+    return result
+
+
+def _reasons(
+    confidence: float, judgement: Judgement, evidence: Evidence, threshold: Threshold | None
+) -> list[str]:
+    """Why an answer is not accepted; empty where it is."""
+    reasons = []
+    if judgement.novelty_p_value <= evidence.facts.novelty_alpha:
+        reasons.append("novel_input")
+    if threshold is None:
+        reasons.append("no_threshold")
+    elif confidence < threshold.threshold:
+        reasons.append("low_confidence")
+    return reasons
+
+
+def _novelty(judgement: Judgement) -> dict[str, Any]:
+    return {
+        "p_value": judgement.novelty_p_value,
+        "flag": judgement.novelty_p_value <= _FLAG_ALPHA,
+        "alpha": _FLAG_ALPHA,
+        "scores": {
+            "energy": {"value": judgement.energy, "p_value": judgement.energy_p_value},
+            "mds_l2": {"value": judgement.familiarity, "p_value": judgement.familiarity_p_value},
+        },
+    }
+
+
+def _describe(threshold: Threshold | None, target_risk: float) -> dict[str, Any]:
+    """The policy that an answer was judged by; `threshold` is null where none is proven."""
+    return {
+        "id": f"risk-{target_risk:g}",
+        "target_risk": target_risk,
+        "delta": threshold.delta if threshold is not None else None,
+        "threshold": threshold.threshold if threshold is not None else None,
+    }
