@@ -13,7 +13,8 @@ from bundle.bfloat16 import floats_from_bits
 from bundle.datatypes import DTYPES, Array, Datatype
 from bundle.decoding import Limits
 from bundle.errors import InputError
-from bundle.manifest import AudioDecoding, Manifest, TensorSpec
+from bundle.manifest import Manifest, TensorSpec
+from bundle.media import AudioDecoding
 
 
 def check_row_shape(manifest: Manifest, tensor: TensorSpec, shape: tuple[int, ...], limits: Limits) -> None:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from bundle.errors import EvidenceError
-from bundle.manifest import Frozen, Precision, Sha256
+from bundle.manifest import Precision, Sha256
+from bundle.media import Frozen
 from bundle.novelty import Classes
 
 EVIDENCE_FILE = "confidence.json"

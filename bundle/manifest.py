@@ -12,10 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from bundle.datatypes import Datatype
 from bundle.errors import ManifestError
+from bundle.media import AudioDecoding, Decoding, Frozen, ImageDecoding, TensorDecoding, TextDecoding
 
 MANIFEST_FILE = "manifest.json"
 GOLDEN_FILE = "golden.npz"
@@ -28,12 +29,6 @@ ModelName = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 # A plain name inside the bundle's directory: no separator, no leading dot, so it cannot lead outside.
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
-
-
-class Frozen(BaseModel):
-    """Base of every part of the manifest: immutable, and no unknown field."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TensorSpec(Frozen):
@@ -80,59 +75,6 @@ class TensorSpec(Frozen):
         if self.allowed_range is not None and not self.allowed_range[0] < self.allowed_range[1]:
             raise ValueError(f"tensor {self.name!r}: allowed_range must grow")
         return self
-
-
-class ImageDecoding(Frozen):
-    """Decode PNG or JPEG to (height, width) or (height, width, 3) uint8, fitted and padded.
-
-    Attributes:
-        background: the colour (0..255) under transparent pixels and in the padding.
-    """
-
-    kind: Literal["image"] = "image"
-    height: int = Field(gt=0)
-    width: int = Field(gt=0)
-    channels: Literal[1, 3]
-    background: int = Field(ge=0, le=255)
-
-
-class AudioDecoding(Frozen):
-    """Decode WAV to (time,) float32 in -1..1 at `sample_rate_hz`, channels averaged."""
-
-    kind: Literal["audio"] = "audio"
-    sample_rate_hz: int = Field(gt=0)
-
-
-class TextDecoding(Frozen):
-    """Decode UTF-8 text to (time,) int64: each character's index in `alphabet`.
-
-    Attributes:
-        alphabet: the characters that the model knows, each once; its order gives the indices.
-        unknown_index: what any other character becomes.
-        max_characters: longer texts are refused.
-    """
-
-    kind: Literal["text"] = "text"
-    alphabet: str = Field(min_length=1)
-    unknown_index: int = Field(ge=0)
-    max_characters: int = Field(gt=0)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if len(set(self.alphabet)) != len(self.alphabet):
-            raise ValueError("alphabet holds a character twice")
-        return self
-
-
-class TensorDecoding(Frozen):
-    """No media: the model takes tensors only."""
-
-    kind: Literal["tensor"] = "tensor"
-
-
-Decoding = Annotated[
-    ImageDecoding | AudioDecoding | TextDecoding | TensorDecoding, Field(discriminator="kind")
-]
 
 
 class SessionConfig(Frozen):

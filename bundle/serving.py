@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from bundle.errors import ServingError
-from bundle.manifest import Frozen, ModelName
+from bundle.manifest import ModelName
+from bundle.media import Frozen
 
 SERVING_FILE = "serving.json"
 # What an unversioned request gets where the alias is set; otherwise the latest version.

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Literal
 
-from bundle.manifest import Frozen
+from bundle.media import Frozen
 from bundle.serving import Serving
 from service.errors import (
     DeadlineError,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Literal
 
 from bundle.errors import BundleError, ServingError
-from bundle.manifest import Frozen
+from bundle.media import Frozen
 from bundle.predictor import Predictor
 from bundle.serving import Serving, read_serving
 from service.errors import ModelLoadError, UnknownModelError

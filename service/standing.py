@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from bundle.manifest import Frozen
+from bundle.media import Frozen
 from bundle.serving import Serving
 
 

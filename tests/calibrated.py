@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle.manifest import ImageDecoding, Quantization, TensorSpec
+from bundle.manifest import Quantization, TensorSpec
+from bundle.media import ImageDecoding
 from tests import tiny
 from training.assemble import Facts, Graphs, assemble
 from training.card import CardFacts

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bundle.bfloat16 import bits_from_floats
 from bundle.datatypes import Datatype
-from bundle.manifest import Graph, Manifest, Provenance, SessionConfig, TensorDecoding, TensorSpec
+from bundle.manifest import Graph, Manifest, Provenance, SessionConfig, TensorSpec
+from bundle.media import TensorDecoding
 from bundle.tensor_golden import TensorExample, TensorGolden
 from training.publish import digests, publish
 

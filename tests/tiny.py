@@ -17,17 +17,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bundle.golden import Golden
-from bundle.manifest import (
-    AudioDecoding,
-    Graph,
-    ImageDecoding,
-    Manifest,
-    Metrics,
-    Provenance,
-    SessionConfig,
-    Temperature,
-    TensorSpec,
-)
+from bundle.manifest import Graph, Manifest, Metrics, Provenance, SessionConfig, Temperature, TensorSpec
+from bundle.media import AudioDecoding, ImageDecoding
 from training.publish import digests, publish
 
 LABELS = ("zero", "one", "two")

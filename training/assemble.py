@@ -23,7 +23,6 @@ from bundle.manifest import (
     CARD_FILE,
     GOLDEN_FILE,
     SCHEMA_VERSION,
-    Decoding,
     Graph,
     Manifest,
     Precision,
@@ -32,6 +31,7 @@ from bundle.manifest import (
     SessionConfig,
     TensorSpec,
 )
+from bundle.media import Decoding
 from bundle.predictor import create_predictor
 from bundle.repository import Bundle, read_bundle
 from training.card import CardFacts, write_card

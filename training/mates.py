@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from bundle.datatypes import DTYPES, Array
 from bundle.decoding import Limits
-from bundle.manifest import AudioDecoding, Manifest, TensorSpec, TextDecoding
+from bundle.manifest import Manifest, TensorSpec
+from bundle.media import AudioDecoding, TextDecoding
 
 TONES = 48
 

@@ -30,8 +30,8 @@ from bundle.manifest import (
     Provenance,
     Quantization,
     SessionConfig,
-    TensorDecoding,
 )
+from bundle.media import TensorDecoding
 from bundle.predictor import Predictor, create_predictor
 from bundle.repository import Bundle
 from bundle.rows import Row, collate

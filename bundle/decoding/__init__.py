@@ -18,7 +18,7 @@ from bundle.decoding.audio import decode_audio
 from bundle.decoding.image import decode_image
 from bundle.decoding.text import decode_text
 from bundle.errors import InputError
-from bundle.manifest import AudioDecoding, Decoding, ImageDecoding, TextDecoding
+from bundle.media import AudioDecoding, Decoding, ImageDecoding, TextDecoding
 
 __all__ = ["Limits", "decode_audio", "decode_image", "decode_media", "decode_text"]
 

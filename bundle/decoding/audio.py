@@ -11,7 +11,7 @@ import soxr
 from numpy.typing import NDArray
 
 from bundle.errors import InputError
-from bundle.manifest import AudioDecoding
+from bundle.media import AudioDecoding
 
 MAX_RATE_HZ = 192_000
 MAX_CHANNELS = 8

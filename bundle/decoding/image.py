@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from bundle.errors import InputError
-from bundle.manifest import ImageDecoding
+from bundle.media import ImageDecoding
 
 # Pillow's own bomb check warns or raises at fixed sizes, process-wide. The caller's limit is checked
 # against the header below instead, before a single pixel is decoded.

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.errors import InputError
-from bundle.manifest import TextDecoding
+from bundle.media import TextDecoding
 
 
 def decode_text(body: bytes, decoding: TextDecoding) -> NDArray[np.int64]:

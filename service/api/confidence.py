@@ -100,7 +100,7 @@ def _bare(labels: tuple[str, ...], answer: Answer, policy: Policy, *, calibrated
         "entropy_bits": row.entropy_bits,
         "entropy_normalized": row.entropy_bits / math.log2(len(labels)),
         "top": [
-            {"label": labels[index], "index": index, "p": row.probabilities[index]}
+            {"label": labels[index], "index": index, "p": row.probabilities[index] if calibrated else None}
             for index in row.order[: policy.top_k]
         ],
     }

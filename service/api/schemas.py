@@ -7,15 +7,8 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from bundle.datatypes import DATATYPES
-from bundle.manifest import (
-    AudioDecoding,
-    Graph,
-    ImageDecoding,
-    Provenance,
-    TensorDecoding,
-    TensorSpec,
-    TextDecoding,
-)
+from bundle.manifest import Graph, Provenance, TensorSpec
+from bundle.media import AudioDecoding, ImageDecoding, TensorDecoding, TextDecoding
 from bundle.serving import Serving
 from service.api.instances import SIGNATURES
 from service.api.signatures import DTYPES
@@ -113,7 +106,7 @@ def _predictions() -> dict[str, Schema]:
 
 
 def _confidence() -> dict[str, Schema]:
-    label = an_object({"label": TEXT, "index": COUNT, "p": PROBABILITY}, {"p_value": PROBABILITY})
+    label = an_object({"label": TEXT, "index": COUNT, "p": _nullable(PROBABILITY)}, {"p_value": PROBABILITY})
     bare = {
         "label": _nullable(TEXT),
         "index": _nullable(COUNT),

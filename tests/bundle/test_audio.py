@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bundle.decoding import decode_audio
 from bundle.errors import InputError
-from bundle.manifest import AudioDecoding
+from bundle.media import AudioDecoding
 from tests.bundle.damage import damaged
 
 MODEL = AudioDecoding(sample_rate_hz=8000)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from bundle.decoding import decode_image
 from bundle.errors import InputError
-from bundle.manifest import ImageDecoding
+from bundle.media import ImageDecoding
 from tests.bundle.damage import damaged, repair_checksums
 
 # The module itself silences these at import; pytest's `error` filter would come before that. That none
@@ -388,7 +388,7 @@ def test_a_photo_whose_exif_is_damaged_is_decoded_and_no_warning_escapes() -> No
     with pytest.warns(UserWarning, match="larger than file"):
         Image.open(io.BytesIO(body)).getexif()
     program = (
-        "import sys; from bundle.decoding import decode_image; from bundle.manifest import ImageDecoding\n"
+        "import sys; from bundle.decoding import decode_image; from bundle.media import ImageDecoding\n"
         "decoding = ImageDecoding(height=28, width=28, channels=1, background=0)\n"
         "sys.stdout.buffer.write(decode_image(sys.stdin.buffer.read(), decoding, max_pixels=1000).tobytes())"
     )

@@ -22,15 +22,8 @@ from bundle import predictor as predictor_module
 from bundle.confidence import softmax
 from bundle.errors import BundleError, GoldenError, GraphError, IntegrityError, ProviderError
 from bundle.golden import Golden
-from bundle.manifest import (
-    GOLDEN_FILE,
-    MANIFEST_FILE,
-    Manifest,
-    Precision,
-    SessionConfig,
-    TensorDecoding,
-    TensorSpec,
-)
+from bundle.manifest import GOLDEN_FILE, MANIFEST_FILE, Manifest, Precision, SessionConfig, TensorSpec
+from bundle.media import TensorDecoding
 from bundle.predictor import Predictor, create_predictor, load_predictor
 from bundle.repository import read_bundle
 from bundle.tensor_golden import TensorExample, TensorGolden

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bundle.decoding import Limits, decode_media, decode_text
 from bundle.errors import InputError
-from bundle.manifest import AudioDecoding, ImageDecoding, TensorDecoding, TextDecoding
+from bundle.media import AudioDecoding, ImageDecoding, TensorDecoding, TextDecoding
 
 MODEL = TextDecoding(alphabet="abcé😀 ", unknown_index=6, max_characters=50)
 

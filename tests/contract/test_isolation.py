@@ -13,7 +13,8 @@ import torch
 from bundle.confidence import softmax
 from bundle.datatypes import Array
 from bundle.golden import load_golden
-from bundle.manifest import GOLDEN_FILE, AudioDecoding
+from bundle.manifest import GOLDEN_FILE
+from bundle.media import AudioDecoding
 from bundle.predictor import Predictor, create_predictor, load_predictor
 from bundle.repository import Bundle, list_bundles, read_bundle
 from tests.contract.test_parity import SOUND, bundle_of

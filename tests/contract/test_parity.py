@@ -12,17 +12,8 @@ import pytest
 import torch
 
 from bundle.confidence import softmax
-from bundle.manifest import (
-    AudioDecoding,
-    Decoding,
-    Graph,
-    ImageDecoding,
-    Manifest,
-    Precision,
-    Provenance,
-    SessionConfig,
-    TensorSpec,
-)
+from bundle.manifest import Graph, Manifest, Precision, Provenance, SessionConfig, TensorSpec
+from bundle.media import AudioDecoding, Decoding, ImageDecoding
 from bundle.predictor import Predictor, create_predictor
 from bundle.repository import Bundle
 from tests.small import (

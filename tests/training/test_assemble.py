@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from bundle.golden import Golden, load_golden
-from bundle.manifest import ImageDecoding, Quantization, TensorSpec
+from bundle.manifest import Quantization, TensorSpec
+from bundle.media import ImageDecoding
 from bundle.predictor import load_predictor
 from bundle.repository import read_bundle
 from tests import tiny

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from bundle.datatypes import Array
 from bundle.decoding import Limits
-from bundle.manifest import Manifest, TensorSpec, TextDecoding
+from bundle.manifest import Manifest, TensorSpec
+from bundle.media import TextDecoding
 from bundle.repository import read_bundle
 from bundle.rows import rows_from_bytes
 from tests import tiny

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bundle.decoding import decode_audio
-from bundle.manifest import AudioDecoding
+from bundle.media import AudioDecoding
 from training.data.files import digest_of, ensure_archive
 from training.data.splits import Examples, Splits
 

@@ -13,7 +13,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from bundle.datatypes import Array
-from bundle.manifest import ImageDecoding, TensorSpec
+from bundle.manifest import TensorSpec
+from bundle.media import ImageDecoding
 from training.assemble import Facts, Graphs, assemble
 from training.card import CardFacts
 from training.config import FitConfig, GateConfig, Places, RecipeConfig

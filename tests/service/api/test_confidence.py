@@ -8,9 +8,11 @@ import httpx
 import numpy as np
 import pytest
 
+from bundle.answer import Answer, Outputs, Run
 from bundle.confidence import softmax
 from bundle.conformal import p_values
 from bundle.predictor import Predictor, load_predictor
+from service.api.confidence import Policy, render_confidence
 from tests import tiny
 from tests.calibrated import NAME, examples, make_calibrated_bundle
 from tests.conftest import running_app
@@ -170,3 +172,43 @@ async def test_without_evidence_nothing_is_promised(calibrated: httpx.AsyncClien
             call, content=pixels.tobytes(), headers=OCTETS, params={"target_risk": 0.1}
         )
         assert_problem(answer, 400, "no evidence")
+
+
+LOGITS = np.array([[1, 4, 2], [3, -1, 0]], np.float32)
+POLICY = Policy(alpha=0.05, target_risk=None, withhold=False, top_k=1)
+
+
+def answers(predictor: Predictor) -> list[Answer]:
+    run = Run(Outputs({"logits": LOGITS}), predictor.temperature)
+    return [Answer(run, i) for i in range(len(LOGITS))]
+
+
+async def test_with_a_temperature_alone_the_confidence_is_calibrated(repository: Path) -> None:
+    predictor = load_predictor(repository / "tiny-image" / "2")
+    content = render_confidence(predictor, answers(predictor), POLICY)
+    calibration = content["calibration"]
+    assert (calibration["status"], calibration["method"]) == ("partial", "temperature_map")
+    assert (calibration["temperature"], calibration["n"]) == (tiny.TEMPERATURE, 100)
+    for result, raw, calibrated in zip(
+        content["results"], softmax(LOGITS), softmax(LOGITS, tiny.TEMPERATURE), strict=True
+    ):
+        best = int(calibrated.argmax())
+        entropy = -(calibrated * np.log2(calibrated)).sum()
+        assert (result["label"], result["index"]) == (tiny.LABELS[best], best)
+        assert result["confidence"] == pytest.approx(calibrated[best])
+        assert result["confidence_raw"] == pytest.approx(raw[best])
+        assert result["margin"] == pytest.approx(calibrated[best] - np.sort(calibrated)[-2])
+        assert result["entropy_bits"] == pytest.approx(entropy)
+        assert result["entropy_normalized"] == pytest.approx(entropy / np.log2(3))
+        assert result["top"] == [
+            {"label": result["label"], "index": best, "p": pytest.approx(calibrated[best])}
+        ]
+
+
+async def test_without_a_temperature_there_is_no_number_that_looks_like_a_confidence(tmp_path: Path) -> None:
+    predictor = load_predictor(tiny.make_image_bundle(tmp_path, calibrated=False))
+    content = render_confidence(predictor, answers(predictor), POLICY)
+    assert set(content["calibration"].values()) == {"missing", None}
+    assert [result["confidence"] for result in content["results"]] == [None, None]
+    assert [result["top"][0]["p"] for result in content["results"]] == [None, None]
+    assert content["results"][0]["confidence_raw"] == pytest.approx(softmax(LOGITS)[0, 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,8 @@ async def test_a_model_can_be_unloaded_and_loaded(tmp_path: Path) -> None:
         unload = pb.RepositoryModelUnloadRequest(model_name="tiny-image")
         unload.parameters["unload_dependents"].bool_param = True
         await stub.RepositoryModelUnload(unload)
+        while await states(stub) == [("tiny-image", "1", "UNLOADING")]:  # until the call above has let it go
+            gc.collect()
         assert await states(stub) == [("tiny-image", "1", "UNAVAILABLE")]
         assert await states(stub, ready=True) == []
         assert not (await stub.ModelReady(pb.ModelReadyRequest(name="tiny-image"))).ready
