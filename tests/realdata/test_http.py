@@ -67,7 +67,7 @@ async def test_mnist_over_http(mnist_test: Examples, start_service: Callable[...
     labels, probabilities = await post_all(server.url, path, "image/png", bodies)
     assert (labels == mnist_test.labels).mean() >= 0.995
 
-    predictor = load_predictor(MODELS / "mnist-cnn" / "2")
+    predictor = load_predictor(MODELS / "mnist-cnn" / "3")
     logits = predictor.run_all(predictor.rows(mnist_test.items)).logits
     assert (labels == logits.argmax(axis=1)).all()
     assert np.abs(probabilities - softmax(logits, predictor.temperature)).max() <= 1e-5
@@ -88,7 +88,7 @@ async def test_spoken_digits_over_http(
     labels, _ = await post_all(server.url, path, "audio/wav", fsdd_files)
     assert (labels == fsdd_test.labels).mean() >= 0.97
 
-    predictor = load_predictor(MODELS / "spoken-digits-lstm" / "2")
+    predictor = load_predictor(MODELS / "spoken-digits-lstm" / "3")
     logits = predictor.run_all(predictor.rows(fsdd_test.items)).logits
     assert (labels == logits.argmax(axis=1)).all()
 
