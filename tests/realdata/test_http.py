@@ -63,7 +63,7 @@ def png(pixels: np.ndarray) -> bytes:
 async def test_mnist_over_http(mnist_test: Examples, start_service: Callable[..., LiveServer]) -> None:
     server = start_service()
     bodies = [png(pixels) for pixels in mnist_test.items]
-    path = "/v1/models/mnist-cnn/versions/2:predict?top_k=10"
+    path = "/v1/models/mnist-cnn/versions/3:predict?top_k=10"
     labels, probabilities = await post_all(server.url, path, "image/png", bodies)
     assert (labels == mnist_test.labels).mean() >= 0.995
 
