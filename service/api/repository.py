@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from bundle.errors import InputError, ServingError
 from bundle.serving import parse_serving
 from service.api import paths  # noqa: F401 - the routes below use its convertor
 from service.api.body import read_body
+from service.api.origin import refuse_foreign_pages
 from service.api.requests import record_of
 from service.control import Control
 from service.settings import Settings
@@ -68,7 +69,11 @@ async def index(request: Request) -> list[dict[str, str]]:
     return await _control(request).index(ready)
 
 
-@router.post("/v2/repository/models/{name:model}/load", openapi_extra=_body({"parameters": _PARAMETERS}))
+@router.post(
+    "/v2/repository/models/{name:model}/load",
+    openapi_extra=_body({"parameters": _PARAMETERS}),
+    dependencies=[Depends(refuse_foreign_pages)],
+)
 async def load(request: Request, name: str) -> Response:
     """Load a model, or load it anew; answered when every worker has done it."""
     await _control(request).load(name, await _read_parameters(request))
@@ -76,7 +81,11 @@ async def load(request: Request, name: str) -> Response:
     return Response(status_code=200)
 
 
-@router.post("/v2/repository/models/{name:model}/unload", openapi_extra=_body({"parameters": _PARAMETERS}))
+@router.post(
+    "/v2/repository/models/{name:model}/unload",
+    openapi_extra=_body({"parameters": _PARAMETERS}),
+    dependencies=[Depends(refuse_foreign_pages)],
+)
 async def unload(request: Request, name: str) -> Response:
     """Unload a model until it is loaded again; answered when every worker has done it."""
     await _control(request).unload(name, await _read_parameters(request))
@@ -92,7 +101,11 @@ async def get_serving(request: Request, name: str) -> Response:
     return JSONResponse(serving.model_dump(mode="json"))
 
 
-@router.put("/v1/models/{name:model}/serving", openapi_extra=_SERVING)
+@router.put(
+    "/v1/models/{name:model}/serving",
+    openapi_extra=_SERVING,
+    dependencies=[Depends(refuse_foreign_pages)],
+)
 async def put_serving(request: Request, name: str) -> Response:
     """Switch versions, aliases and the canary's share of a model, all at once.
 
