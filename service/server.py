@@ -24,7 +24,7 @@ from service.commands import Link
 from service.control import Control
 from service.handover import Intake
 from service.lifecycle import Lifecycle
-from service.memory import keep_heap_small
+from service.memory import use_one_arena
 from service.metrics import Metrics
 from service.registry import fill_registry, open_registry
 from service.rpc.handlers import Backend
@@ -218,7 +218,7 @@ def run_worker(
     Raises:
         BundleError: a bundle cannot be served; never with a `standing`.
     """
-    keep_heap_small()
+    use_one_arena()
     metrics = Metrics()
     registry = open_registry(settings, metrics)
     lifecycle = Lifecycle(settings, registry, metrics)
