@@ -82,7 +82,13 @@ def render_confidence(predictor: Predictor, answers: Sequence[Answer], policy: P
     if evidence is None:
         results = [_bare(manifest.labels, each, policy, calibrated=fitted is not None) for each in answers]
         return {**content, "results": results, "calibration": calibration}
-    results = [_judged(manifest.labels, each, policy, evidence) for each in answers]
+    target_risk = policy.target_risk or evidence.facts.default_target_risk
+    threshold = threshold_for(evidence, target_risk)
+    described = _describe(threshold, target_risk)
+    results = [
+        {**_judged(manifest.labels, each, policy, evidence, threshold), "policy": described}
+        for each in answers
+    ]
     assumptions = [f"inputs are exchangeable with the conformal split: {evidence.facts.split}"]
     return {**content, "results": results, "calibration": calibration, "assumptions": assumptions}
 
@@ -106,7 +112,13 @@ def _bare(labels: tuple[str, ...], answer: Answer, policy: Policy, *, calibrated
     }
 
 
-def _judged(labels: tuple[str, ...], answer: Answer, policy: Policy, evidence: Evidence) -> dict[str, Any]:
+def _judged(
+    labels: tuple[str, ...],
+    answer: Answer,
+    policy: Policy,
+    evidence: Evidence,
+    threshold: Threshold | None,
+) -> dict[str, Any]:
     """What can be said of it from the evidence as well."""
     facts = evidence.facts
     result = _bare(labels, answer, policy, calibrated=True)
@@ -116,7 +128,6 @@ def _judged(labels: tuple[str, ...], answer: Answer, policy: Policy, evidence: E
         entry["p_value"] = judgement.label_p_values[entry["index"]]
     observed = bin_of(evidence, confidence)
     inside, forced = label_set(judgement.label_p_values, policy.alpha, best)
-    threshold = threshold_for(evidence, policy.target_risk or facts.default_target_risk)
     reasons = _reasons(confidence, judgement, evidence, threshold)
     result |= {
         "bin": {
@@ -140,7 +151,6 @@ def _judged(labels: tuple[str, ...], answer: Answer, policy: Policy, evidence: E
         "ood": _novelty(judgement),
         "accepted": not reasons,
         "reasons": reasons,
-        "policy": _describe(threshold, policy.target_risk or facts.default_target_risk),
     }
     if policy.withhold and reasons:
         result |= dict.fromkeys(("label", "index", "top", "prediction_set"))
