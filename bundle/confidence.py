@@ -32,6 +32,12 @@ class RowConfidence:
         return [value / total for value in exponentials]
 
     @property
+    def raw_confidence(self) -> float:
+        """The largest of `raw`, at a third of its price."""
+        largest = max(self.logits)
+        return 1.0 / sum([math.exp(logit - largest) for logit in self.logits])
+
+    @property
     def margin(self) -> float:
         """Difference of the two largest probabilities."""
         return self.probabilities[self.order[0]] - self.probabilities[self.order[1]]

@@ -97,14 +97,15 @@ def _bare(labels: tuple[str, ...], answer: Answer, policy: Policy, *, calibrated
     """What can be said of an answer from its logits alone."""
     row = answer.confidence
     best = row.order[0]
+    entropy_bits = row.entropy_bits
     return {
         "label": labels[best],
         "index": best,
         "confidence": row.probabilities[best] if calibrated else None,
-        "confidence_raw": row.raw[best],
+        "confidence_raw": row.raw_confidence,
         "margin": row.margin,
-        "entropy_bits": row.entropy_bits,
-        "entropy_normalized": row.entropy_bits / math.log2(len(labels)),
+        "entropy_bits": entropy_bits,
+        "entropy_normalized": entropy_bits / math.log2(len(labels)),
         "top": [
             {"label": labels[index], "index": index, "p": row.probabilities[index] if calibrated else None}
             for index in row.order[: policy.top_k]

@@ -80,3 +80,11 @@ def test_a_higher_temperature_never_makes_the_answer_surer(logits: np.ndarray) -
     for cold, warm in zip(assess(logits, 1.0), assess(logits, 2.0), strict=True):
         assert max(warm.probabilities) <= max(cold.probabilities) + 1e-12
         assert warm.entropy_bits >= cold.entropy_bits - 1e-9
+
+
+@given(st.integers(0, 1_000))
+def test_the_raw_confidence_is_the_largest_of_the_raw_probabilities(seed: int) -> None:
+    logits = np.random.default_rng(seed).normal(size=(3, 7)) * 50
+    for row in assess(logits, 1.7):
+        assert row.raw_confidence == pytest.approx(max(row.raw), rel=1e-12)
+        assert row.raw_confidence == pytest.approx(row.raw[row.order[0]], rel=1e-12)
