@@ -8,6 +8,7 @@ from __future__ import annotations
 import typer
 
 from octet import data, evaluation, imports, models, predict
+from octet.output import FAILED, print_error
 
 app = typer.Typer(
     name="octet",
@@ -54,5 +55,12 @@ app.add_typer(data.app, name="data")
 
 
 def main() -> None:
-    """Run the command that the arguments name."""
-    app()
+    """Run the command that the arguments name.
+
+    Where only the service is installed, the commands that train, import or evaluate lack what they need.
+    """
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        print_error(f"this command needs the package {error.name!r}, which the extra 'training' installs")
+        raise SystemExit(FAILED) from error

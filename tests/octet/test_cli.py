@@ -58,3 +58,23 @@ def test_commands_with_parsers_of_their_own_get_all_arguments(arguments: list[st
     )
     assert done.returncode == 0
     assert ("--port" if arguments[0] == "serve" else "mnist-cnn") in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments"),
+    [
+        ("tqdm", ["import", "x.onnx", "--name", "x"]),
+        ("torch", ["train", "mnist-cnn"]),
+        ("tqdm", ["data", "list"]),
+    ],
+)
+def test_a_command_whose_packages_are_not_installed_says_which_extra_brings_them(
+    package: str, arguments: list[str]
+) -> None:
+    code = (
+        f"import sys; sys.modules[{package!r}] = None; sys.argv = ['octet', *{arguments!r}]; "
+        "from octet.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    expected = f"error: this command needs the package '{package}', which the extra 'training' installs\n"
+    assert (done.returncode, done.stderr) == (1, expected)
