@@ -52,7 +52,7 @@ lint: install-dev ## Check format, style, types and import contracts
 check: lint test ## Everything that must hold before a commit
 
 proto: install-dev ## Generate the messages of gRPC anew after a change of service/rpc/open_inference.proto
-	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. service/rpc/open_inference.proto
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=tests service/rpc/open_inference.proto
 
 train: install-dev ## Train and publish a model (RECIPE=mnist-cnn or spoken-digits-lstm, ARGS="--seed 1 …")
 	$(BIN)/python -m training $(RECIPE) $(ARGS)

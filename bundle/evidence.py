@@ -7,7 +7,6 @@ and thresholds on one split, the bins and the confusion matrix on another.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
+from bundle import archive
 from bundle.errors import EvidenceError
 from bundle.manifest import Precision, Sha256
 from bundle.media import Frozen
@@ -126,12 +126,9 @@ class Evidence:
 
 def save_arrays(evidence: dict[Precision, dict[str, NDArray[Any]]]) -> bytes:
     """Return the content of `confidence.npz`: precision -> name -> array; see `_ARRAYS`."""
-    buffer = io.BytesIO()
-    arrays = {
-        f"{precision}.{name}": array for precision, own in evidence.items() for name, array in own.items()
-    }
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # its stub takes no keywords by dict
-    return buffer.getvalue()
+    return archive.save_arrays(
+        {f"{precision}.{name}": array for precision, own in evidence.items() for name, array in own.items()}
+    )
 
 
 def load_evidence(document: bytes, arrays: bytes, precision: Precision, graph_sha256: str) -> Evidence | None:
@@ -175,13 +172,14 @@ def load_evidence(document: bytes, arrays: bytes, precision: Precision, graph_sh
 
 
 def _read_arrays(content: bytes, precision: Precision) -> dict[str, NDArray[Any]]:
-    try:  # numpy and zipfile raise a dozen kinds for damaged files
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            found = {name: archive[f"{precision}.{name}"] for name in _ARRAYS}
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise EvidenceError(f"{ARRAYS_FILE}: cannot be read: {reason}") from error
+    try:
+        arrays = archive.load_arrays(content)
+        found = {name: arrays[f"{precision}.{name}"] for name in _ARRAYS}
+    except ValueError as error:
+        raise EvidenceError(f"{ARRAYS_FILE}: {error}") from error
+    except KeyError as error:
+        raise EvidenceError(f"{ARRAYS_FILE}: cannot be read: it has no array {error}") from error
     for name, array in found.items():
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
             raise EvidenceError(f"{ARRAYS_FILE}: {precision}.{name} holds something else than finite numbers")
     return found

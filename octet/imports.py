@@ -50,12 +50,7 @@ def import_model(
     as_json: AsJson = False,
 ) -> None:
     """Make a bundle of an ONNX file, and publish it as the next version of its model."""
-    if quantize not in (None, *_METHODS):
-        raise typer.BadParameter(f"must be one of {', '.join(_METHODS)}", param_hint="--quantize")
-    if quantize is not None and calibration_data is None:
-        raise typer.BadParameter(
-            "needs --calibration-data to judge the int8 graph by", param_hint="--quantize"
-        )
+    _check_quantization(quantize, calibration_data)
     ranges = dict(_parse_range(text) for text in input_range or [])
     with failing_in_one_line():
         from training.onnx_import import ImportOptions, import_onnx
@@ -77,6 +72,15 @@ def import_model(
         print_json(_to_json(imported))
     else:
         _print(imported)
+
+
+def _check_quantization(method: str | None, data: Path | None) -> None:
+    if method not in (None, *_METHODS):
+        raise typer.BadParameter(f"must be one of {', '.join(_METHODS)}", param_hint="--quantize")
+    if method is not None and data is None:
+        raise typer.BadParameter(
+            "needs --calibration-data to judge the int8 graph by", param_hint="--quantize"
+        )
 
 
 def _parse_range(text: str) -> tuple[str, tuple[float, float]]:

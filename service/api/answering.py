@@ -18,11 +18,11 @@ from service.api.calls import Call, Question, Sent
 from service.api.compression import coding_of, compress, decompress, wanted_coding
 from service.api.forms import MULTIPART, boundary_of
 from service.api.inputs import OCTETS, media_type_of, parse_shape
-from service.api.requests import record_of
+from service.api.requests import choose_served, record_of
 from service.api.tensors import HEADER_LENGTH, parse_header_length
 from service.errors import DeadlineError
 from service.record import HEADER
-from service.registry import Registry, Served, Which
+from service.registry import Served, Which
 from service.settings import Settings
 
 T = TypeVar("T")
@@ -38,11 +38,9 @@ async def answer(request: Request, call: Call, which: Which) -> Response:
         ServiceError, InputError: the request is refused.
     """
     settings: Settings = request.app.state.settings
-    registry: Registry = request.app.state.registry
     headers = request.headers
-    served = registry.choose(which, headers.get(HEADER, ""))
-    record = record_of(request.scope)
-    record.model, record.version, record.statistics = served.name, served.version, served.statistics
+    served = choose_served(request, which, headers.get(HEADER, ""))
+    record_of(request.scope).statistics = served.statistics
     media_type = media_type_of(headers.get("content-type", ""))
     call.check_media_type(served.predictor.bundle.manifest, media_type)
     shape = parse_shape(headers.get("x-tensor-shape")) if media_type == OCTETS else None

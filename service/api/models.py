@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 
 from bundle.session import count_nodes
 from service.api import paths  # noqa: F401 - the routes below use its convertor
-from service.api.requests import record_of
+from service.api.requests import choose_served
 from service.api.signatures import describe_signatures
 from service.registry import Registry, Served, Which
 
@@ -43,32 +43,24 @@ async def describe_alias(request: Request, name: str, alias: str) -> dict[str, A
 @router.get("/v1/models/{name:model}/metadata")
 async def metadata(request: Request, name: str) -> dict[str, Any]:
     """Tell the inputs and outputs of `:predict` as TensorFlow Serving does."""
-    return describe_signatures(_choose(request, Which(name)))
+    return describe_signatures(choose_served(request, Which(name)))
 
 
 @router.get("/v1/models/{name:model}/versions/{version:model}/metadata")
 async def metadata_of_version(request: Request, name: str, version: str) -> dict[str, Any]:
     """Tell the inputs and outputs of one version."""
-    return describe_signatures(_choose(request, Which(name, version)))
+    return describe_signatures(choose_served(request, Which(name, version)))
 
 
 @router.get("/v1/models/{name:model}/labels/{alias:model}/metadata")
 async def metadata_of_alias(request: Request, name: str, alias: str) -> dict[str, Any]:
     """Tell the inputs and outputs of the version that an alias stands for."""
-    return describe_signatures(_choose(request, Which(name, alias=alias)))
-
-
-def _choose(request: Request, which: Which) -> Served:
-    registry: Registry = request.app.state.registry
-    served = registry.choose(which)
-    record = record_of(request.scope)
-    record.model, record.version = served.name, served.version
-    return served
+    return describe_signatures(choose_served(request, Which(name, alias=alias)))
 
 
 def _describe(request: Request, which: Which) -> dict[str, Any]:
     registry: Registry = request.app.state.registry
-    served = _choose(request, which)
+    served = choose_served(request, which)
     is_one = which.version is not None or which.alias is not None
     versions = [served] if is_one else registry.versions(which.name)
     return {

@@ -9,9 +9,9 @@ from starlette.responses import JSONResponse, Response
 
 from service.api import paths  # noqa: F401 - the routes below use its convertor
 from service.api.problems import problem
-from service.api.requests import record_of
+from service.api.requests import choose_served
 from service.oip.description import model_config, model_metadata, server_metadata
-from service.registry import Registry, Served, Which
+from service.registry import Registry, Which
 
 router = APIRouter()
 
@@ -58,25 +58,25 @@ async def describe_tensors_of_version(request: Request, name: str, version: str)
 @router.get("/v2/models/{name:model}/ready")
 async def model_ready(request: Request, name: str) -> dict[str, Any]:
     """Answer 200 when a model is ready."""
-    return {"name": _choose(request, Which(name)).name, "ready": True}
+    return {"name": choose_served(request, Which(name)).name, "ready": True}
 
 
 @router.get("/v2/models/{name:model}/versions/{version:model}/ready")
 async def version_ready(request: Request, name: str, version: str) -> dict[str, Any]:
     """Answer 200 when one version of a model is ready."""
-    return {"name": _choose(request, Which(name, version)).name, "ready": True}
+    return {"name": choose_served(request, Which(name, version)).name, "ready": True}
 
 
 @router.get("/v2/models/{name:model}/config")
 async def config(request: Request, name: str) -> dict[str, Any]:
     """Tell a model's configuration in the form of Triton's."""
-    return model_config(_choose(request, Which(name)))
+    return model_config(choose_served(request, Which(name)))
 
 
 @router.get("/v2/models/{name:model}/versions/{version:model}/config")
 async def config_of_version(request: Request, name: str, version: str) -> dict[str, Any]:
     """Tell the configuration of one version of a model."""
-    return model_config(_choose(request, Which(name, version)))
+    return model_config(choose_served(request, Which(name, version)))
 
 
 @router.get("/v2/models/{name:model}/stats")
@@ -100,14 +100,6 @@ async def _statistics(
 
 def _metadata(request: Request, which: Which) -> dict[str, Any]:
     registry: Registry = request.app.state.registry
-    served = _choose(request, which)
+    served = choose_served(request, which)
     versions = [served] if which.version is not None else registry.versions(which.name)
     return model_metadata(served, [each.version for each in versions])
-
-
-def _choose(request: Request, which: Which) -> Served:
-    registry: Registry = request.app.state.registry
-    served = registry.choose(which)
-    record = record_of(request.scope)
-    record.model, record.version = served.name, served.version
-    return served

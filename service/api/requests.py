@@ -6,12 +6,14 @@ import logging
 from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import fail, form_of
 from service.ledger import Ledger
 from service.logs import request_id
 from service.record import HEADER, Record, choose_id
+from service.registry import Registry, Served, Which
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,19 @@ def record_of(scope: Scope) -> Record:
     """Return the record of the request that a scope belongs to."""
     record: Record = scope[_SCOPE_KEY]
     return record
+
+
+def choose_served(request: Request, which: Which, sticky_id: str = "") -> Served:
+    """Return the version that serves a request, and note it in its record.
+
+    Raises:
+        UnknownModelError, ModelNotReadyError: there is none.
+    """
+    registry: Registry = request.app.state.registry
+    served = registry.choose(which, sticky_id)
+    record = record_of(request.scope)
+    record.model, record.version = served.name, served.version
+    return served
 
 
 def quote_path(path: str) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from itertools import pairwise
 from typing import Any
@@ -116,8 +117,11 @@ def test_a_damaged_file_is_refused(content: bytes) -> None:
 
 
 def test_pickled_objects_are_refused() -> None:
+    buffer = io.BytesIO()
+    pickled = {f"int8.{name}": np.array([{}] * N, object) for name in arrays()}
+    np.savez(buffer, **pickled)  # type: ignore[arg-type]
     with pytest.raises(EvidenceError, match="cannot be read"):
-        load(found=arrays(lac=np.array([{}] * N, object)))
+        load_evidence(json.dumps(document()).encode(), buffer.getvalue(), "int8", DIGEST)
 
 
 def test_every_row_is_judged_as_it_would_be_alone() -> None:

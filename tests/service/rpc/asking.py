@@ -12,9 +12,9 @@ import pytest
 from fastapi import FastAPI
 
 from service.rpc import open_inference_pb2 as pb
-from service.rpc.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from service.rpc.server import RpcServer, address_of, reserving_port
 from service.server import backend_of
+from tests.service.rpc.open_inference_pb2_grpc import GRPCInferenceServiceStub
 
 ID = "x-request-id"
 _NUMPY = {

@@ -16,7 +16,6 @@ from grpc import StatusCode
 
 import service.__main__ as command
 from service.rpc import open_inference_pb2 as pb
-from service.rpc.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from service.rpc.server import reserving_port
 from service.settings import Settings
 from tests.conftest import LiveServer, running_service
@@ -24,6 +23,7 @@ from tests.service.calls import pixels
 from tests.service.fakes import LIMIT_S, gated_app, until
 from tests.service.live import eventually, log_text, samples
 from tests.service.rpc.asking import refused, request, rpc_of
+from tests.service.rpc.open_inference_pb2_grpc import GRPCInferenceServiceStub
 
 IMAGE = request("tiny-image", {"pixels": ("UINT8", pixels())})
 
