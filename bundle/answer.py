@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle.confidence import RowConfidence, assess, softmax
+from bundle.conformal import lac_scores, p_values_by_label
 from bundle.datatypes import Array
 from bundle.evidence import Evidence
 from bundle.judgement import Judgement, judge
@@ -64,6 +65,14 @@ class Run:
         logits = self.outputs.logits
         return judge(self.evidence, logits, self.outputs.features, softmax(logits, self.temperature))
 
+    @cached_property
+    def p_values_by_label(self) -> list[list[float]]:
+        """For each row, the p-value of each label among inputs of that label; there must be evidence."""
+        assert self.evidence is not None
+        scores = lac_scores(softmax(self.outputs.logits, self.temperature))
+        found: list[list[float]] = p_values_by_label(self.evidence.by_label, scores).tolist()
+        return found
+
 
 class Answer:
     """One row's part of a run.
@@ -92,3 +101,8 @@ class Answer:
     def judgement(self) -> Judgement:
         """What the evidence says of it, where there is any."""
         return self.run.judgements[self.index or 0]
+
+    @property
+    def p_values_by_label(self) -> list[float]:
+        """The p-value of each label among inputs of that label, where there is evidence."""
+        return self.run.p_values_by_label[self.index or 0]

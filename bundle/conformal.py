@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,31 @@ def p_values(scores: NDArray[np.floating], found: NDArray[np.floating]) -> Float
     """
     at_least = len(scores) - np.searchsorted(scores, found, side="left")
     return np.asarray((1.0 + at_least) / (len(scores) + 1.0), np.float64)
+
+
+def p_values_by_label(scores: Sequence[NDArray[np.floating]], found: NDArray[np.floating]) -> Floats:
+    """Return each label's p-values among the right labels of its own kind alone (Mondrian: Vovk et al. 2005).
+
+    Sets made of them hold the right label with a probability of at least 1 - alpha for the inputs of each
+    label, not only on average over all; see `least_scores`.
+
+    Args:
+        scores: for each label, those of its own inputs, sorted.
+        found: (n, labels).
+
+    Returns:
+        (n, labels) float64.
+    """
+    columns = [p_values(own, found[:, label]) for label, own in enumerate(scores)]
+    return np.stack(columns, axis=1)
+
+
+def least_scores(alpha: float) -> int:
+    """Return how many scores are needed for a p-value that is at most alpha: ceil(1 / alpha) - 1.
+
+    With fewer no label can be excluded.
+    """
+    return math.ceil(round(1 / alpha, 9)) - 1
 
 
 def lac_scores(probabilities: NDArray[np.floating]) -> Floats:

@@ -30,16 +30,6 @@ class Judgement:
     familiarity: float
     familiarity_p_value: float
 
-    @property
-    def credibility(self) -> float:
-        """The largest p-value of a label: small where none fits."""
-        return max(self.label_p_values)
-
-    @property
-    def conformal_confidence(self) -> float:
-        """One minus the second largest p-value of a label: how surely all others can be excluded."""
-        return 1.0 - sorted(self.label_p_values)[-2]
-
 
 def judge(
     evidence: Evidence,
@@ -73,6 +63,16 @@ def threshold_for(evidence: Evidence, target_risk: float) -> Threshold | None:
     """Return the threshold that keeps a target risk: the loosest that was proven for it or a smaller one."""
     proven = [each for each in evidence.facts.thresholds if each.target_risk <= target_risk]
     return min(proven, key=lambda each: each.threshold, default=None)
+
+
+def credibility(p_values_of_labels: list[float]) -> float:
+    """Return the largest p-value of a label: small where none fits."""
+    return max(p_values_of_labels)
+
+
+def conformal_confidence(p_values_of_labels: list[float]) -> float:
+    """Return one minus the second largest p-value: how surely all labels but one can be excluded."""
+    return 1.0 - sorted(p_values_of_labels)[-2]
 
 
 def label_set(p_values_of_labels: list[float], alpha: float, best: int) -> tuple[list[int], bool]:

@@ -103,6 +103,7 @@ class Batcher(Generic[Result]):
         max_queue_size: rows that may wait. A request that alone is larger is let in when nothing waits.
         metrics: told of every run.
         queued: told of every request's wait.
+        delivered: told of every run that succeeded, with its rows and results, once these are handed over.
     """
 
     def __init__(
@@ -112,8 +113,10 @@ class Batcher(Generic[Result]):
         max_queue_size: int,
         metrics: Metrics,
         queued: Total | None = None,
+        delivered: Callable[[Sequence[Row], Sequence[Result]], None] | None = None,
     ) -> None:
         self._runner = runner
+        self._delivered = delivered
         self._queued = queued or Total()
         self._pool = pool
         self._max_queue_size = max_queue_size
@@ -301,6 +304,8 @@ class Batcher(Generic[Result]):
                 item.set_result(results[start:end])
                 self._delivered_rows += len(item.rows)
             start = end
+        if self._delivered is not None:
+            self._delivered(_rows_of(batch), results)
 
     def _forget(self, item: _Item[Result]) -> None:
         """Note that an item that waited is not wanted any more."""

@@ -61,7 +61,7 @@ class Lifecycle:
         self._settings = settings
         self._registry = registry
         self._metrics = metrics
-        self._loader = Loader(settings, registry.pool.threads)
+        self._loader = Loader(settings, registry.resources.pool.threads)
         self._lock = asyncio.Lock()
         self._unloaded: set[str] = set()
         self._failures: dict[str, dict[int, Failure]] = {}
@@ -260,7 +260,7 @@ class Lifecycle:
     def _put_into_service(self, each: Served | Loaded) -> Served:
         if isinstance(each, Served):
             return each
-        return put_into_service(each, self._settings, self._registry.pool, self._metrics)
+        return put_into_service(each, self._settings, self._registry.resources, self._metrics)
 
     def _drop(self, name: str, reason: str | None) -> Retired:
         """Serve nothing of a model."""

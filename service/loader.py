@@ -25,7 +25,7 @@ from bundle.session import count_nodes
 from bundle.trusted import read_trusted
 from service.batcher import Batcher, Runner
 from service.metrics import Metrics
-from service.pool import RunPool
+from service.resources import Resources
 from service.served import Served, ServedModel
 from service.settings import Settings
 from service.statistics import Statistics
@@ -186,14 +186,21 @@ class Loader:
         return self._settings.models / name / str(version)
 
 
-def put_into_service(loaded: Loaded, settings: Settings, pool: RunPool, metrics: Metrics) -> Served:
+def put_into_service(loaded: Loaded, settings: Settings, resources: Resources, metrics: Metrics) -> Served:
     """Give what was loaded a queue, and tell the metrics and the log of it."""
     predictor = loaded.predictor
     manifest = predictor.bundle.manifest
     labels = (manifest.name, str(manifest.version))
     statistics = Statistics()
     runner = runner_of(predictor, loaded.seconds_per_element, statistics)
-    batcher = Batcher(runner, pool, settings.max_queue_size, metrics, statistics.queued)
+    batcher = Batcher(
+        runner,
+        resources.pool,
+        settings.max_queue_size,
+        metrics,
+        statistics.queued,
+        partial(resources.tap.ran, predictor),
+    )
     served = Served(predictor, batcher, statistics)
     _info(predictor, metrics).set(1)
     metrics.model_fallback.labels(*labels).set(predictor.fallback is not None)

@@ -14,6 +14,7 @@ from service.errors import ModelNotReadyError, UnknownModelError
 from service.loader import Known, Loaded, Loader, put_into_service, runner_of
 from service.metrics import Metrics
 from service.pool import RunPool
+from service.resources import Resources
 from service.served import Served, ServedModel, Which
 from service.settings import Settings
 
@@ -34,10 +35,10 @@ class Registry:
 
     Args:
         served: every model that was loaded.
-        pool: the threads that their batches run on.
+        resources: what they share.
     """
 
-    def __init__(self, served: Iterable[Served], pool: RunPool) -> None:
+    def __init__(self, served: Iterable[Served], resources: Resources) -> None:
         versions: dict[str, list[Served]] = {}
         for each in served:
             versions.setdefault(each.name, []).append(each)
@@ -45,7 +46,7 @@ class Registry:
             name: ServedModel(name, found, Serving()) for name, found in versions.items()
         }
         self._unready: Mapping[str, str] = {}
-        self.pool = pool
+        self.resources = resources
 
     def names(self) -> list[str]:
         """Return the names of all models that are served, sorted."""
@@ -113,7 +114,7 @@ class Registry:
         for model in self._models.values():
             for served in model.versions.values():
                 await served.batcher.stop()
-        self.pool.executor.shutdown(wait=True)
+        self.resources.pool.executor.shutdown(wait=True)
 
     def _model(self, name: str) -> ServedModel:
         if (model := self._models.get(name)) is not None:
@@ -127,7 +128,7 @@ def open_registry(settings: Settings, metrics: Metrics) -> Registry:
     """Return a registry that serves nothing yet."""
     pool = RunPool(settings.run_threads)
     metrics.threads.set(pool.threads)
-    return Registry([], pool)
+    return Registry([], Resources(pool))
 
 
 def fill_registry(registry: Registry, settings: Settings, metrics: Metrics) -> None:
@@ -136,7 +137,7 @@ def fill_registry(registry: Registry, settings: Settings, metrics: Metrics) -> N
     Raises:
         BundleError: a bundle cannot be served, or there is none; the message says which and why.
     """
-    loader = Loader(settings, registry.pool.threads)
+    loader = Loader(settings, registry.resources.pool.threads)
     names = loader.published()
     if not names:
         raise BundleError(f"the model repository {settings.models} holds no bundle <name>/<version>")
@@ -147,7 +148,7 @@ def fill_registry(registry: Registry, settings: Settings, metrics: Metrics) -> N
         served = []
         for loaded in prepared.versions.values():
             assert isinstance(loaded, Loaded)  # nothing was in service before
-            served.append(put_into_service(loaded, settings, registry.pool, metrics))
+            served.append(put_into_service(loaded, settings, registry.resources, metrics))
         registry.put(ServedModel(name, served, prepared.serving))
 
 

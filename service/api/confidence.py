@@ -2,24 +2,35 @@
 
 Its rule: an answer is accepted if its input does not look new (novelty p-value over the bundle's bound) and
 its confidence is at least the threshold that was proven for the caller's target risk. The threshold was
-learned on this whole rule. A prediction set of several labels is advice, and refuses nothing.
+learned on this whole rule. A prediction set of several labels is advice, which refuses nothing.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from bundle.answer import Answer
+from bundle.conformal import least_scores
 from bundle.errors import InputError
 from bundle.evidence import Evidence, Threshold
-from bundle.judgement import Judgement, bin_of, label_set, threshold_for
+from bundle.judgement import (
+    Judgement,
+    bin_of,
+    conformal_confidence,
+    credibility,
+    label_set,
+    threshold_for,
+)
 from bundle.predictor import Predictor
 
 # An input with a smaller novelty p-value is flagged; it is refused only below the bundle's own bound.
 _FLAG_ALPHA = 0.05
+
+Scope = Literal["marginal", "label"]
 
 
 @dataclass(frozen=True)
@@ -31,12 +42,15 @@ class Policy:
         target_risk: share of accepted answers that may be wrong; None for the bundle's default.
         withhold: leave out the labels of answers that are not accepted.
         top_k: most labels in `top`.
+        scope: of the p-values and the set: among all inputs of the conformal split, or for each label among
+            its own, so that no label is served worse than others.
     """
 
     alpha: float
     target_risk: float | None
     withhold: bool
     top_k: int
+    scope: Scope = "marginal"
 
 
 def check_policy(predictor: Predictor, policy: Policy) -> None:
@@ -62,6 +76,7 @@ def render_confidence(predictor: Predictor, answers: Sequence[Answer], policy: P
     Without a fitted temperature nothing is calibrated: `confidence` is then null and the status "missing",
     never a softmax by another name. With one but without evidence the status is "partial".
     """
+    began_s = time.perf_counter()
     manifest = predictor.bundle.manifest
     fitted = manifest.graphs[predictor.precision].temperature
     evidence = predictor.evidence
@@ -81,16 +96,43 @@ def render_confidence(predictor: Predictor, answers: Sequence[Answer], policy: P
     }
     if evidence is None:
         results = [_bare(manifest.labels, each, policy, calibrated=fitted is not None) for each in answers]
-        return {**content, "results": results, "calibration": calibration}
+        timing = _timing(answers, began_s)
+        return {**content, "results": results, "calibration": calibration, "timing_us": timing}
     target_risk = policy.target_risk or evidence.facts.default_target_risk
     threshold = threshold_for(evidence, target_risk)
     described = _describe(threshold, target_risk)
+    scope, n = _scope_of(evidence, policy)
     results = [
-        {**_judged(manifest.labels, each, policy, evidence, threshold), "policy": described}
+        {**_judged(manifest.labels, each, policy, evidence, threshold, scope, n), "policy": described}
         for each in answers
     ]
-    assumptions = [f"inputs are exchangeable with the conformal split: {evidence.facts.split}"]
-    return {**content, "results": results, "calibration": calibration, "assumptions": assumptions}
+    return {
+        **content,
+        "results": results,
+        "calibration": calibration,
+        "assumptions": [f"inputs are exchangeable with the conformal split: {evidence.facts.split}"],
+        "timing_us": _timing(answers, began_s),
+    }
+
+
+def _timing(answers: Sequence[Answer], began_s: float) -> dict[str, int]:
+    """Microseconds of the runs that the answers are of, whoever else was in them, and of rendering them."""
+    runs = {id(each.run): each.run.run_s for each in answers}
+    return {
+        "inference": round(sum(runs.values()) * 1e6),
+        "confidence": round((time.perf_counter() - began_s) * 1e6),
+    }
+
+
+def _scope_of(evidence: Evidence, policy: Policy) -> tuple[Scope, int]:
+    """Which scores the labels are compared with, and how many there are at least of a label.
+
+    Where a label has too few of its own to exclude it at this alpha, all are compared with all.
+    """
+    fewest = min(map(len, evidence.by_label))
+    if policy.scope == "label" and fewest >= least_scores(policy.alpha):
+        return "label", fewest
+    return "marginal", evidence.facts.n
 
 
 def _bare(labels: tuple[str, ...], answer: Answer, policy: Policy, *, calibrated: bool) -> dict[str, Any]:
@@ -119,16 +161,18 @@ def _judged(
     policy: Policy,
     evidence: Evidence,
     threshold: Threshold | None,
+    scope: Scope,
+    n_calibration: int,
 ) -> dict[str, Any]:
     """What can be said of it from the evidence as well."""
-    facts = evidence.facts
     result = _bare(labels, answer, policy, calibrated=True)
     judgement = answer.judgement
     best, confidence = result["index"], result["confidence"]
+    p_values = judgement.label_p_values if scope == "marginal" else answer.p_values_by_label
     for entry in result["top"]:
-        entry["p_value"] = judgement.label_p_values[entry["index"]]
+        entry["p_value"] = p_values[entry["index"]]
     observed = bin_of(evidence, confidence)
-    inside, forced = label_set(judgement.label_p_values, policy.alpha, best)
+    inside, forced = label_set(p_values, policy.alpha, best)
     reasons = _reasons(confidence, judgement, evidence, threshold)
     result |= {
         "bin": {
@@ -143,15 +187,16 @@ def _judged(
             "labels": [labels[index] for index in inside],
             "size": len(inside),
             "method": "lac",
-            "scope": "marginal",
-            "n_calibration": facts.n,
+            "scope": scope,
+            "n_calibration": n_calibration,
             "forced_top1": forced,
         },
-        "credibility": judgement.credibility,
-        "conformal_confidence": judgement.conformal_confidence,
+        "credibility": credibility(p_values),
+        "conformal_confidence": conformal_confidence(p_values),
         "ood": _novelty(judgement),
         "accepted": not reasons,
         "reasons": reasons,
+        "advice": ["ambiguous_set"] if len(inside) > 1 else [],
     }
     if policy.withhold and reasons:
         result |= dict.fromkeys(("label", "index", "top", "prediction_set"))
@@ -164,7 +209,7 @@ def _reasons(
     """Why an answer is not accepted; empty where it is."""
     reasons = []
     if judgement.novelty_p_value <= evidence.facts.novelty_alpha:
-        reasons.append("novel_input")
+        reasons.append("ood")
     if threshold is None:
         reasons.append("no_threshold")
     elif confidence < threshold.threshold:

@@ -19,7 +19,7 @@ from bundle.predictor import Predictor
 from service.api import paths  # noqa: F401 - the routes below use its convertor
 from service.api.answering import answer
 from service.api.calls import Question, Reply, Sent
-from service.api.confidence import Policy, check_policy, render_confidence
+from service.api.confidence import Policy, Scope, check_policy, render_confidence
 from service.api.inputs import JSON, Inputs, check_media_type, is_quick, read_asked
 from service.api.instances import RAW_SIGNATURE, Asked
 from service.api.outputs import render_predictions
@@ -48,13 +48,17 @@ class ConfidenceParameters(Parameters):
     """The prediction set misses the right label with at most this probability."""
     target_risk: float | None = Field(default=None, gt=0, lt=1)
     """Share of accepted answers that may be wrong; by default what the bundle names."""
+    scope: Scope = "marginal"
+    """What p-values and sets are made of: "marginal", all of the conformal split; "label", for each label its
+    own inputs, so that the promise holds for each label by itself. Where a label has too few, all are taken,
+    and the answer says so."""
     abstain: Literal["flag", "withhold"] = "flag"
     """What becomes of the labels of answers that are not accepted."""
 
     @property
     def policy(self) -> Policy:
         """What is asked of each answer."""
-        return Policy(self.alpha, self.target_risk, self.abstain == "withhold", self.top_k)
+        return Policy(self.alpha, self.target_risk, self.abstain == "withhold", self.top_k, self.scope)
 
 
 @dataclass(frozen=True)

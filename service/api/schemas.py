@@ -132,6 +132,7 @@ def _confidence() -> dict[str, Schema]:
         "bundle": an_object({"precision": TEXT, "sha256": TEXT}),
         "results": list_of(an_object(bare, _judgement()), minItems=1),
         "calibration": an_object(calibration),
+        "timing_us": an_object({"inference": COUNT, "confidence": COUNT}),
     }
     return {"Confidences": an_object(content, {"assumptions": list_of(TEXT)})}
 
@@ -151,7 +152,7 @@ def _judgement() -> dict[str, Schema]:
         "labels": list_of(TEXT, minItems=1),
         "size": COUNT,
         "method": _enum("lac"),
-        "scope": _enum("marginal"),
+        "scope": _enum("marginal", "label"),
         "n_calibration": COUNT,
         "forced_top1": {"type": "boolean"},
     }
@@ -174,7 +175,8 @@ def _judgement() -> dict[str, Schema]:
         "conformal_confidence": PROBABILITY,
         "ood": an_object(novelty),
         "accepted": {"type": "boolean"},
-        "reasons": list_of(_enum("novel_input", "low_confidence", "no_threshold")),
+        "reasons": list_of(_enum("ood", "low_confidence", "no_threshold")),
+        "advice": list_of(_enum("ambiguous_set")),
         "policy": an_object(policy),
     }
 

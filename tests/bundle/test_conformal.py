@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from bundle.conformal import lac_scores, p_values, quantile_of, raps_scores, unit_of
+from bundle.conformal import (
+    lac_scores,
+    least_scores,
+    p_values,
+    p_values_by_label,
+    quantile_of,
+    raps_scores,
+    unit_of,
+)
 
 SCORES = hnp.arrays(np.float64, st.integers(1, 60), elements=st.floats(0, 1))
 ALPHAS = st.sampled_from([0.01, 0.05, 0.1, 0.2, 0.25, 0.5, 0.9])
@@ -50,6 +58,22 @@ def test_a_p_value_over_alpha_and_a_score_within_the_quantile_are_the_same(
     (p,) = p_values(scores, np.array([found]))
     if abs(p - alpha) > 1e-9:  # at the border itself the rounding of alpha decides
         assert (p > alpha) == (found <= quantile_of(scores, alpha))
+
+
+@given(st.lists(SCORES, min_size=2, max_size=4), st.integers(0, 1_000))
+def test_p_values_by_label_are_those_of_each_label_alone(scores: list[np.ndarray], seed: int) -> None:
+    found = np.random.default_rng(seed).random((3, len(scores)))
+    together = p_values_by_label([np.sort(own) for own in scores], found)
+    for label, own in enumerate(scores):
+        np.testing.assert_array_equal(together[:, label], p_values(np.sort(own), found[:, label]))
+
+
+@pytest.mark.parametrize(("alpha", "n"), [(0.1, 9), (0.05, 19), (0.01, 99), (0.3, 3)])
+def test_so_many_scores_are_the_fewest_that_exclude_anything(alpha: float, n: int) -> None:
+    assert least_scores(alpha) == n
+    worst = np.array([2.0])
+    assert p_values(np.linspace(0, 1, n), worst)[0] <= alpha + 1e-12
+    assert p_values(np.linspace(0, 1, n - 1), worst)[0] > alpha
 
 
 def naive_raps(p: np.ndarray, u: float, penalty: float, free: int) -> list[float]:

@@ -30,6 +30,7 @@ from service.app import create_app
 from service.metrics import Metrics
 from service.pool import RunPool
 from service.registry import Registry
+from service.resources import Resources
 from service.settings import Settings
 from tests import tensor_models, tiny
 from tests.conftest import LiveServer, running_service
@@ -43,7 +44,7 @@ CHECKS = [
     response_schema_conformance,
     status_code_conformance,
 ]
-DOCUMENT: dict[str, Any] = create_app(Settings(), Registry([], RunPool(1)), Metrics()).openapi()
+DOCUMENT: dict[str, Any] = create_app(Settings(), Registry([], Resources(RunPool(1))), Metrics()).openapi()
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 # Those that change what is served come last; and all of these behind the good calls.
 OPERATIONS = sorted(

@@ -20,6 +20,7 @@ from service.batcher import Batcher, Runner
 from service.metrics import Metrics
 from service.pool import RunPool
 from service.registry import Registry, Served, runner_of
+from service.resources import Resources
 from service.settings import Settings
 from tests.conftest import client_of
 
@@ -92,7 +93,7 @@ async def gated_app(
     predictor: Any = GatedPredictor(load_predictor(repository / "tiny-image" / "1"))
     pool = RunPool(1)
     batcher = Batcher(runner_of(predictor), pool, chosen.max_queue_size, metrics)
-    app = create_app(chosen, Registry([Served(predictor, batcher)], pool), metrics)
+    app = create_app(chosen, Registry([Served(predictor, batcher)], Resources(pool)), metrics)
     async with client_of(app, lane=lane) as client:
         try:
             yield client, predictor

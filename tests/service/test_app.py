@@ -50,7 +50,7 @@ async def test_the_lifespan_starts_the_models_and_ends_their_threads(repository:
         images = pixels(1)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://octet") as client:
             assert_image_answers(await client.post(IMAGE, content=instances(images), headers=JSON), images)
-    for threads in (app.state.decoders, registry.pool.executor):
+    for threads in (app.state.decoders, registry.resources.pool.executor):
         with pytest.raises(RuntimeError, match="shutdown"):
             threads.submit(print)
 

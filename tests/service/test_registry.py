@@ -108,7 +108,7 @@ async def test_models_run_rows_and_stop_ends_their_threads(repository: Path) -> 
         np.testing.assert_allclose(row.probabilities, other.probabilities, atol=1e-5)
         np.testing.assert_allclose(row.raw, other.raw, atol=1e-5)
     with pytest.raises(RuntimeError, match="shutdown"):
-        registry.pool.executor.submit(print)
+        registry.resources.pool.executor.submit(print)
 
 
 def test_a_runner_is_told_what_its_model_is_and_how_long_its_runs_take(repository: Path) -> None:

@@ -16,12 +16,13 @@ from service.app import create_app
 from service.metrics import Metrics
 from service.pool import RunPool
 from service.registry import Registry
+from service.resources import Resources
 from service.settings import Settings
 
 
 @pytest.fixture(scope="module")
 def app() -> FastAPI:
-    return create_app(Settings(), Registry([], RunPool(1)), Metrics())
+    return create_app(Settings(), Registry([], Resources(RunPool(1))), Metrics())
 
 
 def operations(app: FastAPI) -> dict[tuple[str, str], dict[str, Any]]:

@@ -324,6 +324,9 @@ class Service:
                         answer.headers["x-request-id"] = "new"
                         answer.body = answer.body.replace(text.encode(), b"new")
                         answer.headers.pop("content-length")
+                answer.body, timed = re.subn(rb'"timing_us":\{.*?\}', b'"timing_us":{}', answer.body)
+                if timed:
+                    answer.headers.pop("content-length", None)
                 answers.append((answer.status, answer.headers, answer.body, answer.informational))
                 if answer.headers.get("connection") == "close":
                     break
