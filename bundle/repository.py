@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundle.errors import BundleError, IntegrityError, ManifestError
-from bundle.manifest import MANIFEST_FILE, NAME_PATTERN, Manifest, Precision, parse_manifest
+from bundle.manifest import (
+    MANIFEST_FILE,
+    NAME_PATTERN,
+    REPORT_FILE,
+    REPORT_PAGE,
+    Manifest,
+    Precision,
+    parse_manifest,
+)
+
+# Verified with the others, but not held: nothing that serves needs them.
+_READ_LATER = frozenset({REPORT_FILE, REPORT_PAGE})
 
 
 @dataclass(frozen=True)
@@ -17,7 +28,8 @@ class Bundle:
 
     Attributes:
         directory: `models/<name>/<version>`.
-        files: file name -> content; small enough to hold, and what was verified is what is used.
+        files: file name -> content of all but the report; small enough to hold, and what was verified is what
+            is used.
         manifest_sha256: digest of `manifest.json`, which in turn pins every other file.
     """
 
@@ -29,6 +41,18 @@ class Bundle:
     def graph(self, precision: Precision) -> bytes:
         """Return the ONNX file of one precision."""
         return self.files[self.manifest.graphs[precision].file]
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file of the manifest; the report is read and verified anew.
+
+        Raises:
+            IntegrityError: it is missing or was changed meanwhile.
+        """
+        if name in self.files:
+            return self.files[name]
+        content = _read(self.directory, name)
+        _verify(self.directory / name, content, self.manifest.files[name])
+        return content
 
 
 def list_bundles(repository: Path) -> dict[str, list[int]]:
@@ -71,13 +95,9 @@ def read_bundle(directory: Path) -> Bundle:
         )
     files = {name: _read(directory, name) for name in manifest.files}
     for name, digest in manifest.files.items():
-        found = _sha256(files[name])
-        if found != digest:
-            raise IntegrityError(
-                f"{directory / name}: it was changed "
-                f"(SHA-256 {found[:12]}…, the manifest says {digest[:12]}…)"
-            )
-    return Bundle(directory, manifest, files, _sha256(content))
+        _verify(directory / name, files[name], digest)
+    held = {name: found for name, found in files.items() if name not in _READ_LATER}
+    return Bundle(directory, manifest, held, _sha256(content))
 
 
 def _read(directory: Path, name: str) -> bytes:
@@ -95,6 +115,14 @@ def _read(directory: Path, name: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise IntegrityError(f"{path}: it is missing or cannot be read ({error.strerror})") from error
+
+
+def _verify(path: Path, content: bytes, digest: str) -> None:
+    found = _sha256(content)
+    if found != digest:
+        raise IntegrityError(
+            f"{path}: it was changed (SHA-256 {found[:12]}…, the manifest says {digest[:12]}…)"
+        )
 
 
 def _sha256(content: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from octet.client import ask
 from octet.errors import CommandError
 from octet.output import (
     FAILED,
+    ApiKey,
     AsJson,
     Models,
     Url,
@@ -31,10 +33,12 @@ COLUMNS = ("name", "version", "task", "precisions", "size_bytes", "accuracy", "a
 SERVED = ("name", "version", "task", "precision", "provider", "accuracy", "aliases", "state")
 
 
-def models(models: Models = Path("models"), url: Url = None, as_json: AsJson = False) -> None:
+def models(
+    models: Models = Path("models"), url: Url = None, api_key: ApiKey = None, as_json: AsJson = False
+) -> None:
     """List the models of a repository, or those that a running server serves."""
     with failing_in_one_line():
-        rows = list(_describe_served(url.rstrip("/")) if url else _describe_repository(models))
+        rows = list(_describe_served(url.rstrip("/"), api_key) if url else _describe_repository(models))
     if as_json:
         print_json(rows)
     else:
@@ -103,7 +107,7 @@ def publish(
         bundle = predictors[0].bundle
         version = next_version(models, bundle.manifest.name)
         manifest = bundle.manifest.model_copy(update={"version": version})
-        target = put(manifest, bundle.files, models)
+        target = put(manifest, {name: bundle.read(name) for name in manifest.files}, models)
     if as_json:
         print_json({"name": manifest.name, "version": version, "directory": str(target)})
     else:
@@ -152,15 +156,16 @@ def _describe(directory: Path, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def _describe_served(url: str) -> Iterator[dict[str, Any]]:
-    for name in ask(f"{url}/v1/models")["models"]:
+def _describe_served(url: str, api_key: str | None) -> Iterator[dict[str, Any]]:
+    get = partial(ask, api_key=api_key)
+    for name in get(f"{url}/v1/models")["models"]:
         try:
-            aliases = ask(f"{url}/v1/models/{name}/serving").get("aliases", {})
+            aliases = get(f"{url}/v1/models/{name}/serving").get("aliases", {})
         except CommandError:  # it may be for administrators only
             aliases = {}
-        for status in ask(f"{url}/v1/models/{name}")["model_version_status"]:
+        for status in get(f"{url}/v1/models/{name}")["model_version_status"]:
             version = int(status["version"])
-            one = ask(f"{url}/v1/models/{name}/versions/{version}")
+            one = get(f"{url}/v1/models/{name}/versions/{version}")
             metrics = one["graphs"][one["precision"]]["metrics"] or {}
             yield {
                 "name": name,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bundle.errors import BundleError, IntegrityError, ManifestError
-from bundle.manifest import MANIFEST_FILE
+from bundle.manifest import MANIFEST_FILE, REPORT_FILE, REPORT_PAGE
 from bundle.repository import list_bundles, read_bundle
 
 FILES = ["README.md", "golden.npz", "model.fp32.onnx", "model.int8.onnx"]
@@ -35,6 +35,36 @@ def test_a_whole_bundle_is_read_with_all_of_its_files(bundle_path: Path) -> None
     assert bundle.graph("int8") == (bundle_path / "model.int8.onnx").read_bytes()
     assert bundle.graph("fp32") == (bundle_path / "model.fp32.onnx").read_bytes()
     assert bundle.manifest_sha256 == hashlib.sha256((bundle_path / MANIFEST_FILE).read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def reported_path(bundle_path: Path) -> Path:
+    """The same with a report."""
+    manifest = json.loads((bundle_path / MANIFEST_FILE).read_bytes())
+    for name in (REPORT_FILE, REPORT_PAGE):
+        (bundle_path / name).write_bytes(name.encode())
+        manifest["files"][name] = hashlib.sha256(name.encode()).hexdigest()
+    (bundle_path / MANIFEST_FILE).write_text(json.dumps(manifest))
+    return bundle_path
+
+
+def test_a_report_is_verified_but_not_held(reported_path: Path) -> None:
+    bundle = read_bundle(reported_path)
+    assert set(bundle.files) == set(FILES)
+    assert bundle.read(REPORT_PAGE) == b"report.html"
+    assert bundle.read("golden.npz") == bundle.files["golden.npz"]
+    (reported_path / REPORT_PAGE).write_bytes(b"another")
+    assert refusal(reported_path).startswith(f"{reported_path / REPORT_PAGE}: it was changed")
+
+
+def test_a_report_that_was_changed_or_removed_since_is_not_read(reported_path: Path) -> None:
+    bundle = read_bundle(reported_path)
+    (reported_path / REPORT_PAGE).write_bytes(b"another")
+    with pytest.raises(IntegrityError, match=r"report\.html: it was changed"):
+        bundle.read(REPORT_PAGE)
+    (reported_path / REPORT_FILE).unlink()
+    with pytest.raises(IntegrityError, match=r"report\.json: it is missing"):
+        bundle.read(REPORT_FILE)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,3 +48,32 @@ def test_what_cannot_be_measured_is_one_line(octet: Octet, models: Path, tmp_pat
     assert "has no test split here; give labelled items with --data" in octet("evaluate", "tiny-image").error
     write_data(tmp_path, labelled=False)
     assert "holds no labels" in octet("evaluate", "tiny-image", "--data", "data.npz").error
+
+
+def test_the_report_of_a_bundle_is_written_where_one_wants_it(
+    octet: Octet, models: Path, tmp_path: Path
+) -> None:
+    pixels, labels = write_data(tmp_path)
+    ran = octet("evaluate", "tiny-image", "--data", "data.npz", "--out", "told", "--json")
+    assert ran.code == 0, ran.err
+    assert [row["precision"] for row in ran.json] == ["int8", "fp32"]
+    names = ["report.json", "report.html", "gallery.html"]
+    assert ran.err.splitlines() == [f"wrote {Path('told') / name}" for name in names]
+    assert {path.name for path in (tmp_path / "told").iterdir()} == set(names)
+    content = json.loads((tmp_path / "told" / "report.json").read_bytes())
+    assert content["splits"] == {"test": 40}
+    for row in ran.json:
+        graph = content["graphs"][row["precision"]]
+        assert graph["accuracy"] == row["accuracy"] == (tiny.image_logits(pixels).argmax(1) == labels).mean()
+        assert graph["calibration"]["ece15"] == pytest.approx(row["ece"], rel=1e-5)
+        assert graph["sets"] == []  # the bundle holds no evidence
+    assert b"data:image/png" in (tmp_path / "told" / "gallery.html").read_bytes()
+    again = octet("evaluate", "tiny-image", "--data", "data.npz", "--out", "told")
+    assert "wrote told/report.html" in again.out
+    assert "accuracy" in again.out
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_line(octet: Octet, models: Path, tmp_path: Path) -> None:
+    write_data(tmp_path)
+    (tmp_path / "told").write_text("a file")
+    assert "told" in octet("evaluate", "tiny-image", "--data", "data.npz", "--out", "told").error

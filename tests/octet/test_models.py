@@ -14,6 +14,7 @@ from bundle.predictor import load_predictor
 from bundle.serving import Serving, write_serving
 from bundle.trusted import list_digests, read_trusted
 from tests import tiny
+from tests.calibrated import make_calibrated_bundle
 from tests.conftest import LiveServer
 
 Octet = Callable[..., Any]
@@ -160,3 +161,12 @@ def test_publish_refuses_what_does_not_pass_its_checks(octet: Octet, models: Pat
     tiny.make_image_bundle(models, name="wrong-int8", int8_error=9)
     assert "golden" in octet("publish", models / "wrong-int8" / "1", "--models", tmp_path / "other").error
     assert not (tmp_path / "other").exists()
+
+
+def test_a_report_is_published_with_its_bundle(octet: Octet, tmp_path: Path) -> None:
+    directory = make_calibrated_bundle(tmp_path / "built")
+    ran = octet("publish", directory, "--models", tmp_path / "models")
+    assert ran.code == 0, ran.err
+    for name in ("report.json", "report.html"):
+        published = tmp_path / "models" / directory.parent.name / "1" / name
+        assert published.read_bytes() == (directory / name).read_bytes()

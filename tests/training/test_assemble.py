@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,10 @@ def splits() -> Splits:
     return Splits(**parts)
 
 
-def run(repository: Path, gates: dict[str, Any] | None = None) -> Path:
+def run(repository: Path, gates: dict[str, Any] | None = None, **more: Any) -> Path:
     config = CONFIG.model_copy(update={"gates": CONFIG.gates.model_copy(update=gates or {})})
     graphs = Graphs(tiny.image_graph(), tiny.image_graph(0.01), QUANTIZATION, weights_commit="abc")
-    return assemble(config, FACTS, graphs, splits(), {"pixels": tiny.golden_pixels()}, repository)
+    return assemble(config, FACTS, graphs, splits(), {"pixels": tiny.golden_pixels()}, repository, **more)
 
 
 def test_an_assembled_bundle_serves_and_tells_where_it_comes_from(tmp_path: Path) -> None:
@@ -95,6 +96,34 @@ def test_the_card_tells_the_figures_of_the_manifest(tmp_path: Path) -> None:
         assert f"{graph.metrics.accuracy:.4f}" in card
         assert f"{graph.metrics.nll:.4f}" in card
     assert "Somebody. Licence: CC0" in card
+
+
+def test_the_report_is_made_before_publishing_and_pinned_like_every_file(tmp_path: Path) -> None:
+    bundle = read_bundle(run(tmp_path))
+    assert {"report.json", "report.html"} <= set(bundle.manifest.files)
+    content = json.loads(bundle.read("report.json"))
+    assert (content["model"], content["version"]) == ("tiny", "1")
+    for precision, graph in bundle.manifest.graphs.items():
+        assert graph.metrics is not None
+        assert content["graphs"][precision]["accuracy"] == pytest.approx(graph.metrics.accuracy)
+        assert content["graphs"][precision]["sha256"] == bundle.manifest.files[graph.file]
+        assert content["graphs"][precision]["sets"]  # by the evidence of the bundle itself
+    assert content["splits"] == dict.fromkeys(("train", "validation", "temperature", "conformal", "test"), 30)
+    assert bundle.read("report.html").startswith(b"<!doctype html>")
+
+
+def test_the_gallery_lies_outside_the_bundle(tmp_path: Path) -> None:
+    gallery = tmp_path / "runs" / "gallery.html"
+    directory = run(tmp_path / "models", gallery=gallery)
+    assert b"data:image/png" in gallery.read_bytes()
+    assert "gallery.html" not in read_bundle(directory).manifest.files
+
+
+def test_strangers_stand_in_the_report(tmp_path: Path) -> None:
+    strangers = {"nights": [np.zeros((4, 4), np.uint8)] * 3}
+    content = json.loads(read_bundle(run(tmp_path, strangers=strangers)).read("report.json"))
+    kinds = {each["name"]: each["n"] for each in content["graphs"]["int8"]["novelty"]["strangers"]}
+    assert kinds["nights"] == 3
 
 
 def test_the_next_run_publishes_the_next_version(tmp_path: Path) -> None:
