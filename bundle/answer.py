@@ -12,7 +12,7 @@ from bundle.confidence import RowConfidence, assess, softmax
 from bundle.conformal import lac_scores, p_values_by_label
 from bundle.datatypes import Array
 from bundle.evidence import Evidence
-from bundle.judgement import Judgement, judge
+from bundle.judgement import Judged, Judgement, judge
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Run:
         temperature: of the graph that ran; 1 where none was fitted.
         collate_s, run_s: seconds that it took to put the rows together, and to run the graph.
         evidence: of the graph that ran, where there is any.
+        began_s: `time.perf_counter()` when it began.
+        rows: that were run together.
     """
 
     outputs: Outputs
@@ -47,31 +49,52 @@ class Run:
     collate_s: float = 0.0
     run_s: float = 0.0
     evidence: Evidence | None = None
+    began_s: float = 0.0
+    rows: int = 1
+
+    @cached_property
+    def wide_probabilities(self) -> NDArray[np.float64]:
+        """(n, labels) float64: the calibrated probabilities of a classification, made when one asks."""
+        return softmax(self.outputs.logits, self.temperature)
 
     @cached_property
     def confidences(self) -> list[RowConfidence]:
         """What can be said of each row of a classification, made for all at once when one asks."""
-        return assess(self.outputs.logits, self.temperature)
+        return assess(self.outputs.logits, self.temperature, self.wide_probabilities)
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
-        """(n, labels) float32: the calibrated probabilities of a classification, made when one asks."""
-        return softmax(self.outputs.logits, self.temperature).astype(np.float32)
+        """(n, labels) float32: the same, less precisely."""
+        return self.wide_probabilities.astype(np.float32)
+
+    @cached_property
+    def judged(self) -> Judged:
+        """What the evidence says of all rows, made when one asks. There must be some."""
+        assert self.evidence is not None
+        outputs = self.outputs
+        return judge(self.evidence, outputs.logits, outputs.features, self.wide_probabilities)
 
     @cached_property
     def judgements(self) -> list[Judgement]:
-        """What the evidence says of each row, made for all at once when one asks. There must be some."""
-        assert self.evidence is not None
-        logits = self.outputs.logits
-        return judge(self.evidence, logits, self.outputs.features, softmax(logits, self.temperature))
+        """The same, of each row by itself."""
+        return self.judged.one_by_one()
 
     @cached_property
     def p_values_by_label(self) -> list[list[float]]:
         """For each row, the p-value of each label among inputs of that label; there must be evidence."""
         assert self.evidence is not None
-        scores = lac_scores(softmax(self.outputs.logits, self.temperature))
+        scores = lac_scores(self.wide_probabilities)
         found: list[list[float]] = p_values_by_label(self.evidence.by_label, scores).tolist()
         return found
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether who counts runs has counted this one: they all count it, each for another reason, once."""
+        return "_counted" in self.__dict__
+
+    def mark_counted(self) -> None:
+        """Note that it is counted."""
+        self.__dict__["_counted"] = True
 
 
 class Answer:

@@ -45,7 +45,8 @@ class RowConfidence:
     @property
     def entropy_bits(self) -> float:
         """Shannon entropy of the probabilities, 0..log2(labels)."""
-        return abs(math.fsum(p * math.log2(p) for p in self.probabilities if p > 0))
+        log2 = math.log2
+        return abs(sum([p * log2(p) for p in self.probabilities if p > 0]))
 
 
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:
@@ -61,7 +62,9 @@ def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[n
     return values
 
 
-def assess(logits: NDArray[np.floating], temperature: float) -> list[RowConfidence]:
+def assess(
+    logits: NDArray[np.floating], temperature: float, probabilities: NDArray[np.float64] | None = None
+) -> list[RowConfidence]:
     """Compute what can be said about each row from its logits alone.
 
     What every answer needs is computed for all rows at once; the rest, when a caller asks for it.
@@ -69,8 +72,11 @@ def assess(logits: NDArray[np.floating], temperature: float) -> list[RowConfiden
     Args:
         logits: (n, labels), at least two labels.
         temperature: of the graph that gave the logits.
+        probabilities: the softmax of the logits over the temperature, where that was made already.
     """
+    if probabilities is None:
+        probabilities = softmax(logits, temperature)
     wide = np.asarray(logits, dtype=np.float64)
     # Stable on the negated logits: equal logits keep the order of the labels, as argmax does.
     order = (-wide).argsort(axis=-1, kind="stable")
-    return list(map(RowConfidence, wide.tolist(), softmax(wide, temperature).tolist(), order.tolist()))
+    return list(map(RowConfidence, wide.tolist(), probabilities.tolist(), order.tolist()))

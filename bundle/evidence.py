@@ -8,6 +8,7 @@ and thresholds on one split, the bins and the confusion matrix on another.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -110,18 +111,37 @@ class Evidence:
     """The evidence for one graph, with its arrays.
 
     Attributes:
-        lac: (n,) float32 scores of the right labels of the conformal split, sorted.
+        lac: (n,) float64 scores of the right labels of the conformal split, sorted.
         by_label: for each label, those of its own inputs, sorted.
-        energy, familiarity: (n,) float32, sorted.
+        energy, familiarity: (n,) float64, sorted.
         classes: where the classes lie among the features.
     """
 
     facts: GraphEvidence
-    lac: NDArray[np.float32]
-    by_label: tuple[NDArray[np.float32], ...]
-    energy: NDArray[np.float32]
-    familiarity: NDArray[np.float32]
+    lac: NDArray[np.float64]
+    by_label: tuple[NDArray[np.float64], ...]
+    energy: NDArray[np.float64]
+    familiarity: NDArray[np.float64]
     classes: Classes
+
+    @cached_property
+    def bin_edges(self) -> tuple[float, ...]:
+        """The upper edge of each bin."""
+        return tuple(each.high for each in self.facts.bins)
+
+    @cached_property
+    def observed(self) -> tuple[dict[str, Any], ...]:
+        """What was observed of the answers of each bin, as it is rendered."""
+        return tuple(
+            {
+                "low": each.low,
+                "high": each.high,
+                "n": each.n,
+                "observed_accuracy": each.correct / each.n if each.n else None,
+                "ci95": each.ci95,
+            }
+            for each in self.facts.bins
+        )
 
 
 def save_arrays(evidence: dict[Precision, dict[str, NDArray[Any]]]) -> bytes:
@@ -160,13 +180,14 @@ def load_evidence(document: bytes, arrays: bytes, precision: Precision, graph_sh
     if found["whitening"].shape != (size, size) or found["means"].shape != (labels, size):
         raise EvidenceError(f"{ARRAYS_FILE}: the classes do not fit {labels} labels")
     order = np.argsort(found["lac"], kind="stable")
-    lac, owners = found["lac"][order], found["lac_labels"][order]
+    # In the datatype that they are compared in: otherwise each comparison would begin with a conversion.
+    lac, owners = found["lac"][order].astype(np.float64), found["lac_labels"][order]
     return Evidence(
         facts,
         lac,
         tuple(lac[owners == label] for label in range(labels)),
-        np.sort(found["energy"]),
-        np.sort(found["familiarity"]),
+        np.sort(found["energy"]).astype(np.float64),
+        np.sort(found["familiarity"]).astype(np.float64),
         Classes(found["whitening"].astype(np.float64), found["means"].astype(np.float64)),
     )
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.conformal import lac_scores, p_values
-from bundle.evidence import Bin, Evidence, Threshold
+from bundle.conformal import Floats, lac_scores, p_values
+from bundle.evidence import Evidence, Threshold
 from bundle.novelty import energy, novelty_p_values
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(NamedTuple):
     """What the evidence says of one answer, in plain Python numbers.
 
     Attributes:
@@ -31,12 +33,53 @@ class Judgement:
     familiarity_p_value: float
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the evidence says of n answers, as arrays; see `Judgement`.
+
+    Attributes:
+        answers: (n,) the most probable label of each.
+        confidences: (n,) its calibrated probability.
+        label_p_values: (n, labels).
+        novelty_p_values, energies, energy_p_values, familiarities, familiarity_p_values: (n,).
+    """
+
+    answers: NDArray[np.intp]
+    confidences: Floats
+    label_p_values: Floats
+    novelty_p_values: Floats
+    energies: Floats
+    energy_p_values: Floats
+    familiarities: Floats
+    familiarity_p_values: Floats
+
+    @staticmethod
+    def joined(parts: Sequence[Judged]) -> Judged:
+        """Return what is said of the answers of several, at least one, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        names = [each.name for each in fields(Judged)]
+        return Judged(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def one_by_one(self) -> list[Judgement]:
+        """Return that of each answer."""
+        columns = (
+            self.label_p_values,
+            self.novelty_p_values,
+            self.energies,
+            self.energy_p_values,
+            self.familiarities,
+            self.familiarity_p_values,
+        )
+        return list(map(Judgement, *(column.tolist() for column in columns)))
+
+
 def judge(
     evidence: Evidence,
     logits: NDArray[np.floating],
     features: NDArray[np.floating],
     probabilities: NDArray[np.floating],
-) -> list[Judgement]:
+) -> Judged:
     """Say of every answer of a run what the evidence says of it.
 
     Args:
@@ -49,20 +92,42 @@ def judge(
     together, (of_energy, of_familiarity) = novelty_p_values(
         (evidence.energy, evidence.familiarity), (energies, familiarities)
     )
-    of_labels = p_values(evidence.lac, lac_scores(probabilities))
-    columns = (together, energies, of_energy, familiarities, of_familiarity)
-    return list(map(Judgement, of_labels.tolist(), *(column.tolist() for column in columns)))
+    return Judged(
+        answers=logits.argmax(axis=1),
+        confidences=probabilities.max(axis=1),
+        label_p_values=p_values(evidence.lac, lac_scores(probabilities)),
+        novelty_p_values=together,
+        energies=energies,
+        energy_p_values=of_energy,
+        familiarities=familiarities,
+        familiarity_p_values=of_familiarity,
+    )
 
 
-def bin_of(evidence: Evidence, confidence: float) -> Bin:
-    """Return the bin that a confidence falls into."""
-    return next(each for each in evidence.facts.bins if confidence <= each.high)
+def observed_bin(evidence: Evidence, confidence: float) -> dict[str, Any]:
+    """Return what was observed of answers with such a confidence."""
+    edges = evidence.bin_edges
+    return evidence.observed[bisect_left(edges, confidence, hi=len(edges) - 1)]
 
 
 def threshold_for(evidence: Evidence, target_risk: float) -> Threshold | None:
     """Return the threshold that keeps a target risk: the loosest that was proven for it or a smaller one."""
     proven = [each for each in evidence.facts.thresholds if each.target_risk <= target_risk]
     return min(proven, key=lambda each: each.threshold, default=None)
+
+
+def refusals(
+    evidence: Evidence, judgement: Judgement, confidence: float, threshold: Threshold | None
+) -> list[str]:
+    """Return why an answer is not accepted: "ood", "low_confidence", "no_threshold"; none where it is."""
+    reasons = []
+    if judgement.novelty_p_value <= evidence.facts.novelty_alpha:
+        reasons.append("ood")
+    if threshold is None:
+        reasons.append("no_threshold")
+    elif confidence < threshold.threshold:
+        reasons.append("low_confidence")
+    return reasons
 
 
 def credibility(p_values_of_labels: list[float]) -> float:
@@ -82,6 +147,7 @@ def label_set(p_values_of_labels: list[float], alpha: float, best: int) -> tuple
         best: the label that is answered. It is always in the set: more labels cover no less.
     """
     inside = [label for label, p in enumerate(p_values_of_labels) if p > alpha]
-    inside.sort(key=lambda label: -p_values_of_labels[label])
+    if len(inside) > 1:
+        inside.sort(key=lambda label: -p_values_of_labels[label])
     forced = best not in inside
     return ([best, *inside] if forced else inside), forced

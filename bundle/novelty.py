@@ -9,11 +9,12 @@ are held to the smaller one, doubled for having looked twice.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, reduce
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bundle.conformal import Floats, p_values
+from bundle.conformal import Floats
 
 # Of the trace of a covariance, divided by its size: enough that one with fewer directions can be inverted.
 _RIDGE = 1e-6
@@ -54,11 +55,17 @@ class Classes:
         Returns:
             (n,) float64, at most 0.
         """
-        x = _unit(features) @ np.asarray(self.whitening, np.float64)  # (n, size)
-        means = np.asarray(self.means, np.float64)
+        x = _unit(features) @ self.whitening  # (n, size)
         # |x - m|^2 = |x|^2 - 2 x m + |m|^2, without an array of n times labels times size
-        squares = (x**2).sum(axis=1)[:, np.newaxis] - 2 * x @ means.T + (means**2).sum(axis=1)
-        return np.asarray(-np.maximum(squares.min(axis=1), 0.0))
+        squares, twice = self._means
+        nearest = (squares - x @ twice).min(axis=1)
+        return np.asarray(-np.maximum(np.vecdot(x, x) + nearest, 0.0))
+
+    @cached_property
+    def _means(self) -> tuple[Floats, Floats]:
+        """The squared lengths of the means, and twice the means, (size, labels)."""
+        means = np.asarray(self.means, np.float64)
+        return np.vecdot(means, means), np.ascontiguousarray(2 * means.T)
 
 
 def fit_classes(features: NDArray[np.floating], labels: NDArray[np.integer], count: int) -> Classes:
@@ -90,11 +97,14 @@ def novelty_p_values(
     Returns:
         (m,) p-values of all kinds together, min(1, kinds * smallest), and those of each kind.
     """
-    each = [p_values(-scores[::-1], -values) for scores, values in zip(familiar, found, strict=True)]
-    return np.minimum(1.0, len(each) * np.min(each, axis=0)), each
+    each = [
+        np.asarray((1.0 + np.searchsorted(scores, values, side="right")) / (len(scores) + 1.0), np.float64)
+        for scores, values in zip(familiar, found, strict=True)
+    ]
+    return np.minimum(1.0, len(each) * reduce(np.minimum, each)), each
 
 
 def _unit(features: NDArray[np.floating]) -> Floats:
     wide = np.asarray(features, np.float64)
-    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    lengths = np.sqrt(np.vecdot(wide, wide))[:, np.newaxis]
     return np.asarray(wide / np.maximum(lengths, np.finfo(np.float64).tiny))

@@ -15,6 +15,7 @@ import time
 from functools import partial
 from multiprocessing.context import SpawnProcess
 from multiprocessing.queues import SimpleQueue
+from pathlib import Path
 
 from prometheus_client.multiprocess import mark_process_dead
 
@@ -25,6 +26,7 @@ from service.coordinator import Coordinator
 from service.handover import Dispatch, Intake
 from service.logs import configure_logs
 from service.metrics import MULTIPROCESS_VARIABLE
+from service.monitoring.keys import RANDOM_WARNING, read_keys, write_random_key
 from service.rpc.server import address_of
 from service.server import SAME_SIGNAL_S, leaving_on_signals, longest_stop_s, run_worker, url_of
 from service.settings import Settings
@@ -122,12 +124,14 @@ def supervise(settings: Settings, listener: socket.socket) -> None:
 
     Raises:
         BundleError: a worker cannot start.
+        OSError: the key file of prediction ids cannot be used.
     """
     signals = Signals()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: signals.append((received, time.monotonic())))
     with tempfile.TemporaryDirectory(prefix="octet-metrics-") as folder:
         os.environ[MULTIPROCESS_VARIABLE] = folder
+        settings = _with_feedback_key(settings, Path(folder))
         failures = _SPAWN.SimpleQueue()
         coordinator = Coordinator(partial(make_last, settings), settings.control_timeout_s)
         workers = [_Worker(settings, failures, coordinator) for _ in range(settings.workers)]
@@ -141,6 +145,21 @@ def supervise(settings: Settings, listener: socket.socket) -> None:
         _stop([worker.process for worker in workers], signals, longest_stop_s(settings))
     if failed:
         raise BundleError(failures.get())
+
+
+def _with_feedback_key(settings: Settings, folder: Path) -> Settings:
+    """Have all workers, also those that take the place of others, sign with one key.
+
+    Raises:
+        OSError: the key file that is named cannot be used.
+    """
+    if settings.feedback_key_file is not None:
+        read_keys(settings.feedback_key_file)  # otherwise each worker would find that out
+        return settings
+    logger.warning(RANDOM_WARNING)
+    path = folder / "feedback.key"
+    write_random_key(path)
+    return settings.model_copy(update={"feedback_key_file": path})
 
 
 def _serve(

@@ -19,16 +19,16 @@ from bundle.errors import InputError
 from bundle.evidence import Evidence, Threshold
 from bundle.judgement import (
     Judgement,
-    bin_of,
     conformal_confidence,
     credibility,
     label_set,
+    observed_bin,
+    refusals,
     threshold_for,
 )
 from bundle.predictor import Predictor
-
-# An input with a smaller novelty p-value is flagged; it is refused only below the bundle's own bound.
-_FLAG_ALPHA = 0.05
+from service.monitoring.monitored import FLAG_ALPHA, Monitored
+from service.monitoring.tokens import Mint
 
 Scope = Literal["marginal", "label"]
 
@@ -70,18 +70,25 @@ def check_policy(predictor: Predictor, policy: Policy) -> None:
         raise InputError(f"a target_risk of {policy.target_risk:g} is infeasible for this model; {smallest}")
 
 
-def render_confidence(predictor: Predictor, answers: Sequence[Answer], policy: Policy) -> dict[str, Any]:
+def render_confidence(
+    predictor: Predictor, answers: Sequence[Answer], policy: Policy, monitored: Monitored | None = None
+) -> dict[str, Any]:
     """Return the body of an answer.
 
     Without a fitted temperature nothing is calibrated: `confidence` is then null and the status "missing",
     never a softmax by another name. With one but without evidence the status is "partial".
+
+    Args:
+        monitored: gives each answer its prediction id, and knows whether the calibration is stale.
     """
     began_s = time.perf_counter()
     manifest = predictor.bundle.manifest
     fitted = manifest.graphs[predictor.precision].temperature
     evidence = predictor.evidence
+    is_stale = monitored is not None and monitored.is_stale
+    mint = monitored.minter.begin() if monitored is not None else None
     calibration: dict[str, Any] = {
-        "status": "missing" if fitted is None else "partial" if evidence is None else "valid",
+        "status": _status(predictor, is_stale=is_stale),
         "method": fitted.method if fitted is not None else None,
         "temperature": fitted.value if fitted is not None else None,
         "n": fitted.n if fitted is not None else None,
@@ -96,23 +103,30 @@ def render_confidence(predictor: Predictor, answers: Sequence[Answer], policy: P
     }
     if evidence is None:
         results = [_bare(manifest.labels, each, policy, calibrated=fitted is not None) for each in answers]
+        for number, result in enumerate(results if mint is not None else ()):
+            assert mint is not None
+            result["prediction_id"] = mint(number, result["index"], result["confidence"], None, None)
         timing = _timing(answers, began_s)
         return {**content, "results": results, "calibration": calibration, "timing_us": timing}
-    target_risk = policy.target_risk or evidence.facts.default_target_risk
-    threshold = threshold_for(evidence, target_risk)
-    described = _describe(threshold, target_risk)
-    scope, n = _scope_of(evidence, policy)
-    results = [
-        {**_judged(manifest.labels, each, policy, evidence, threshold, scope, n), "policy": described}
-        for each in answers
-    ]
+    if monitored is not None:
+        monitored.note(answers)
+    judge = _Judge(manifest.labels, evidence, policy, mint, is_stale=is_stale)
     return {
         **content,
-        "results": results,
+        "results": [judge.tell(number, answer) for number, answer in enumerate(answers)],
         "calibration": calibration,
         "assumptions": [f"inputs are exchangeable with the conformal split: {evidence.facts.split}"],
         "timing_us": _timing(answers, began_s),
     }
+
+
+def _status(predictor: Predictor, *, is_stale: bool) -> str:
+    """How much the confidences of a predictor are worth at the moment."""
+    if predictor.bundle.manifest.graphs[predictor.precision].temperature is None:
+        return "missing"
+    if predictor.evidence is None:
+        return "partial"
+    return "stale" if is_stale else "valid"
 
 
 def _timing(answers: Sequence[Answer], began_s: float) -> dict[str, int]:
@@ -129,9 +143,10 @@ def _scope_of(evidence: Evidence, policy: Policy) -> tuple[Scope, int]:
 
     Where a label has too few of its own to exclude it at this alpha, all are compared with all.
     """
-    fewest = min(map(len, evidence.by_label))
-    if policy.scope == "label" and fewest >= least_scores(policy.alpha):
-        return "label", fewest
+    if policy.scope == "label":
+        fewest = min(map(len, evidence.by_label))
+        if fewest >= least_scores(policy.alpha):
+            return "label", fewest
     return "marginal", evidence.facts.n
 
 
@@ -155,73 +170,96 @@ def _bare(labels: tuple[str, ...], answer: Answer, policy: Policy, *, calibrated
     }
 
 
-def _judged(
-    labels: tuple[str, ...],
-    answer: Answer,
-    policy: Policy,
-    evidence: Evidence,
-    threshold: Threshold | None,
-    scope: Scope,
-    n_calibration: int,
-) -> dict[str, Any]:
-    """What can be said of it from the evidence as well."""
-    result = _bare(labels, answer, policy, calibrated=True)
-    judgement = answer.judgement
-    best, confidence = result["index"], result["confidence"]
-    p_values = judgement.label_p_values if scope == "marginal" else answer.p_values_by_label
-    for entry in result["top"]:
-        entry["p_value"] = p_values[entry["index"]]
-    observed = bin_of(evidence, confidence)
-    inside, forced = label_set(p_values, policy.alpha, best)
-    reasons = _reasons(confidence, judgement, evidence, threshold)
-    result |= {
-        "bin": {
-            "low": observed.low,
-            "high": observed.high,
-            "n": observed.n,
-            "observed_accuracy": observed.correct / observed.n if observed.n else None,
-            "ci95": observed.ci95,
-        },
-        "prediction_set": {
-            "alpha": policy.alpha,
-            "labels": [labels[index] for index in inside],
-            "size": len(inside),
-            "method": "lac",
-            "scope": scope,
-            "n_calibration": n_calibration,
-            "forced_top1": forced,
-        },
-        "credibility": credibility(p_values),
-        "conformal_confidence": conformal_confidence(p_values),
-        "ood": _novelty(judgement),
-        "accepted": not reasons,
-        "reasons": reasons,
-        "advice": ["ambiguous_set"] if len(inside) > 1 else [],
-    }
-    if policy.withhold and reasons:
-        result |= dict.fromkeys(("label", "index", "top", "prediction_set"))
-    return result
+class _Judge:
+    """Tells what the evidence says of the answers to one request, by the caller's policy.
 
+    Args:
+        mint: gives prediction ids, if any are given.
+    """
 
-def _reasons(
-    confidence: float, judgement: Judgement, evidence: Evidence, threshold: Threshold | None
-) -> list[str]:
-    """Why an answer is not accepted; empty where it is."""
-    reasons = []
-    if judgement.novelty_p_value <= evidence.facts.novelty_alpha:
-        reasons.append("ood")
-    if threshold is None:
-        reasons.append("no_threshold")
-    elif confidence < threshold.threshold:
-        reasons.append("low_confidence")
-    return reasons
+    def __init__(
+        self,
+        labels: tuple[str, ...],
+        evidence: Evidence,
+        policy: Policy,
+        mint: Mint | None,
+        *,
+        is_stale: bool,
+    ) -> None:
+        facts = evidence.facts
+        target_risk = policy.target_risk or facts.default_target_risk
+        self._labels = labels
+        self._most_bits = math.log2(len(labels))
+        self._evidence = evidence
+        self._policy = policy
+        self._mint = mint
+        self._advice = ["stale_calibration"] if is_stale else []
+        self._threshold = threshold_for(evidence, target_risk)
+        is_usual = target_risk == facts.default_target_risk
+        self._usual = self._threshold if is_usual else threshold_for(evidence, facts.default_target_risk)
+        self._described = _describe(self._threshold, target_risk)
+        self._scope, self._n = _scope_of(evidence, policy)
+
+    def tell(self, number: int, answer: Answer) -> dict[str, Any]:
+        """Return what is told of one answer, which is the given one of the request."""
+        row, judgement, policy = answer.confidence, answer.judgement, self._policy
+        best = row.order[0]
+        confidence, entropy_bits = row.probabilities[best], row.entropy_bits
+        p_values = judgement.label_p_values if self._scope == "marginal" else answer.p_values_by_label
+        inside, forced = label_set(p_values, policy.alpha, best)
+        reasons = refusals(self._evidence, judgement, confidence, self._threshold)
+        result = {
+            "label": self._labels[best],
+            "index": best,
+            "confidence": confidence,
+            "confidence_raw": row.raw_confidence,
+            "margin": row.margin,
+            "entropy_bits": entropy_bits,
+            "entropy_normalized": entropy_bits / self._most_bits,
+            "top": [
+                {
+                    "label": self._labels[index],
+                    "index": index,
+                    "p": row.probabilities[index],
+                    "p_value": p_values[index],
+                }
+                for index in row.order[: policy.top_k]
+            ],
+            "bin": observed_bin(self._evidence, confidence),
+            "prediction_set": {
+                "alpha": policy.alpha,
+                "labels": [self._labels[index] for index in inside],
+                "size": len(inside),
+                "method": "lac",
+                "scope": self._scope,
+                "n_calibration": self._n,
+                "forced_top1": forced,
+            },
+            "credibility": credibility(p_values),
+            "conformal_confidence": conformal_confidence(p_values),
+            "ood": _novelty(judgement),
+            "accepted": not reasons,
+            "reasons": reasons,
+            "advice": ["ambiguous_set", *self._advice] if len(inside) > 1 else self._advice,
+            "policy": self._described,
+        }
+        if self._mint is not None:
+            usual = reasons
+            if self._usual is not self._threshold:
+                usual = refusals(self._evidence, judgement, confidence, self._usual)
+            result["prediction_id"] = self._mint(
+                number, best, confidence, not usual, judgement.label_p_values
+            )
+        if policy.withhold and reasons:
+            result |= dict.fromkeys(("label", "index", "top", "prediction_set"))
+        return result
 
 
 def _novelty(judgement: Judgement) -> dict[str, Any]:
     return {
         "p_value": judgement.novelty_p_value,
-        "flag": judgement.novelty_p_value <= _FLAG_ALPHA,
-        "alpha": _FLAG_ALPHA,
+        "flag": judgement.novelty_p_value <= FLAG_ALPHA,
+        "alpha": FLAG_ALPHA,
         "scores": {
             "energy": {"value": judgement.energy, "p_value": judgement.energy_p_value},
             "mds_l2": {"value": judgement.familiarity, "p_value": judgement.familiarity_p_value},

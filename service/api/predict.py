@@ -83,7 +83,7 @@ class Predict:
         self._check(predictor, asked)
 
         def reply(answers: list[Answer]) -> Reply:
-            content = self._render(predictor, asked, answers)
+            content = self._render(served, asked, answers)
             return Reply(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), JSON)
 
         return Question(asked.rows, reply)
@@ -99,7 +99,8 @@ class Predict:
     def _check(self, predictor: Predictor, asked: Asked) -> None:
         """Refuse what is well-formed but cannot be answered: nothing here."""
 
-    def _render(self, predictor: Predictor, asked: Asked, answers: Sequence[Answer]) -> dict[str, Any]:
+    def _render(self, served: Served, asked: Asked, answers: Sequence[Answer]) -> dict[str, Any]:
+        predictor = served.predictor
         manifest = predictor.bundle.manifest
         if manifest.task != "classification" or asked.signature == RAW_SIGNATURE:
             return (render_columns if asked.columnar else render_rows)(manifest, answers)
@@ -122,8 +123,8 @@ class Confidence(Predict):
             raise InputError(f"the signature {RAW_SIGNATURE!r} is for :predict alone")
         check_policy(predictor, self.parameters.policy)
 
-    def _render(self, predictor: Predictor, asked: Asked, answers: Sequence[Answer]) -> dict[str, Any]:
-        return render_confidence(predictor, answers, self.parameters.policy)
+    def _render(self, served: Served, asked: Asked, answers: Sequence[Answer]) -> dict[str, Any]:
+        return render_confidence(served.predictor, answers, self.parameters.policy, served.monitored)
 
 
 @router.post("/v1/models/{name:model}:predict")

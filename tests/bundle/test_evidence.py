@@ -11,7 +11,7 @@ import pytest
 from bundle.confidence import softmax
 from bundle.errors import EvidenceError
 from bundle.evidence import Evidence, load_evidence, save_arrays
-from bundle.judgement import bin_of, judge, label_set, threshold_for
+from bundle.judgement import conformal_confidence, credibility, judge, label_set, observed_bin, threshold_for
 
 DIGEST = "a" * 64
 N = 40
@@ -128,22 +128,24 @@ def test_every_row_is_judged_as_it_would_be_alone() -> None:
     evidence = load()
     random = np.random.default_rng(1)
     logits, features = random.normal(size=(6, 3)) * 4, random.normal(size=(6, 5))
-    together = judge(evidence, logits, features, softmax(logits))
+    together = judge(evidence, logits, features, softmax(logits)).one_by_one()
     for i, found in enumerate(together):
-        (alone,) = judge(evidence, logits[i : i + 1], features[i : i + 1], softmax(logits[i : i + 1]))
+        (alone,) = judge(
+            evidence, logits[i : i + 1], features[i : i + 1], softmax(logits[i : i + 1])
+        ).one_by_one()
         assert found.label_p_values == alone.label_p_values
         assert found.familiarity == pytest.approx(alone.familiarity)
         assert (found.energy, found.novelty_p_value) == (alone.energy, alone.novelty_p_value)
         assert found.novelty_p_value == min(1.0, 2 * min(found.energy_p_value, found.familiarity_p_value))
-        assert found.credibility == max(found.label_p_values)
+        assert credibility(found.label_p_values) == max(found.label_p_values)
         others = sorted(found.label_p_values)
-        assert found.conformal_confidence == 1 - others[1]
+        assert conformal_confidence(found.label_p_values) == 1 - others[1]
 
 
 def test_the_p_value_of_a_label_is_the_share_that_fits_no_better() -> None:
     evidence = load()
     probabilities = np.array([[0.7, 0.2, 0.1]])
-    (found,) = judge(evidence, np.log(probabilities), np.ones((1, 5)), probabilities)
+    (found,) = judge(evidence, np.log(probabilities), np.ones((1, 5)), probabilities).one_by_one()
     expected = [(1 + (evidence.lac >= 1 - p).sum()) / (N + 1) for p in probabilities[0]]
     np.testing.assert_allclose(found.label_p_values, expected)
 
@@ -156,7 +158,13 @@ def test_a_set_holds_the_labels_over_alpha_and_always_the_answer() -> None:
 
 def test_a_bin_holds_the_confidences_up_to_its_end() -> None:
     evidence = load()
-    assert [bin_of(evidence, value).high for value in (0.1, 0.5, 0.51, 0.9, 1.0)] == [0.5, 0.5, 0.9, 0.9, 1.0]
+    assert [observed_bin(evidence, value)["high"] for value in (0.1, 0.5, 0.51, 0.9, 1.0)] == [
+        0.5,
+        0.5,
+        0.9,
+        0.9,
+        1.0,
+    ]
 
 
 def test_a_threshold_is_the_loosest_that_is_proven_for_the_risk() -> None:

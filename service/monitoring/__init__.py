@@ -1,0 +1,1 @@
+"""What becomes of answers: how they are spread, whether that has changed, and whether they turn out right."""
