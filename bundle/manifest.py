@@ -21,6 +21,9 @@ from bundle.media import AudioDecoding, Decoding, Frozen, ImageDecoding, TensorD
 MANIFEST_FILE = "manifest.json"
 GOLDEN_FILE = "golden.npz"
 CARD_FILE = "README.md"
+# Of the evaluation report, which a bundle may hold: figures for programs, and a page for people.
+REPORT_FILE = "report.json"
+REPORT_PAGE = "report.html"
 SCHEMA_VERSION: Literal[1] = 1
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$"
 
@@ -159,10 +162,22 @@ class Graph(Frozen):
     quantization: Quantization | None = None
 
 
+class ReviewedItems(Frozen):
+    """Labelled items of a review queue that the network was fitted on beside its data set.
+
+    Attributes:
+        sha256: of the file that they came in.
+    """
+
+    n: int = Field(gt=0)
+    sha256: Sha256
+
+
 class Provenance(Frozen):
     """Where a bundle comes from.
 
     Attributes:
+        reviewed: what was added to the train split, and to no other; None where nothing was.
         git_commit: of the code that exported, measured and published.
         weights_commit: of the code that fitted the weights; another one where a finished fit was used again.
     """
@@ -170,6 +185,7 @@ class Provenance(Frozen):
     recipe: str
     config_sha256: Sha256
     data_sha256: Sha256
+    reviewed: ReviewedItems | None = None
     tool_versions: dict[str, str]
     git_commit: str
     weights_commit: str

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from octet import data, evaluation, imports, models, predict
+from octet import data, evaluation, imports, models, predict, review
 from octet.output import FAILED, print_error
 
 app = typer.Typer(
@@ -52,6 +52,7 @@ def train(context: typer.Context) -> None:
 
 app.command("evaluate")(evaluation.evaluate)
 app.add_typer(data.app, name="data")
+app.add_typer(review.app, name="review")
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Bring a trained network's graphs, figures and facts together into a published bundle.
 
-This is the second half of every recipe, and the same for all: draft, evaluate, golden outputs, card,
+This is the second half of every recipe, and the same for all: draft, evaluate, golden outputs, card, report,
 publish. All results are final before anything is written.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as version_of
@@ -43,6 +43,9 @@ from training.export import take_network
 from training.golden import keep_steady
 from training.provenance import git_commit, processor_name
 from training.publish import digests, next_version, publish
+from training.report.answers import SERVED_FIRST, subject_of
+from training.report.gallery import held_out, write_gallery
+from training.report.report import make_report
 
 logger = logging.getLogger(__name__)
 
@@ -102,18 +105,24 @@ def assemble(
     splits: Splits,
     golden_inputs: dict[str, Array],
     repository: Path,
+    *,
+    strangers: Mapping[str, Sequence[Array]] | None = None,
+    gallery: Path | None = None,
 ) -> Path:
     """Evaluate and publish a bundle as the next version of its model.
 
     Args:
         golden_inputs: graph input -> array; made by the project, no items of a data set.
         repository: the model repository.
+        strangers: name -> items of other data sets, which the model should find new.
+        gallery: file that a page with single items of the data is written to; no part of the bundle.
 
     Returns:
         The published directory.
 
     Raises:
         GateError: the int8 graph is not good enough; nothing is published.
+        ReportError: the report cannot be made.
         PublishError: it could not be written.
     """
     draft = _draft(config, facts, graphs, next_version(repository, config.name))
@@ -144,8 +153,26 @@ def assemble(
         GOLDEN_FILE: golden.save(),
         CARD_FILE: write_card(manifest, facts.card).encode(),
     }
-    final = Manifest.model_validate(manifest.model_copy(update={"files": digests(files)}).model_dump())
-    return publish(final, files, repository)
+    finished = Bundle(draft.directory, _pin(manifest, files), files, manifest_sha256=_NO_DIGEST)
+    files = {**files, **_report(finished, splits, strangers or {}, gallery)}
+    return publish(_pin(manifest, files), files, repository)
+
+
+def _pin(manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
+    """Return the manifest of these files."""
+    return Manifest.model_validate(manifest.model_copy(update={"files": digests(files)}).model_dump())
+
+
+def _report(
+    finished: Bundle, splits: Splits, strangers: Mapping[str, Sequence[Array]], gallery: Path | None
+) -> dict[str, bytes]:
+    """The files of the evaluation report; the gallery is written beside."""
+    predictors = {precision: create_predictor(finished, precision) for precision in SERVED_FIRST}
+    subject = subject_of(predictors, splits, strangers)
+    report = make_report(subject)
+    if gallery is not None:
+        write_gallery(gallery, subject, report.answers, held_out(splits))
+    return report.files()
 
 
 def _evidence(
@@ -209,6 +236,7 @@ def _provenance(config: RecipeConfig, facts: Facts, graphs: Graphs) -> Provenanc
         recipe=config.name,
         config_sha256=config.sha256(),
         data_sha256=facts.data_sha256,
+        reviewed=config.reviewed,
         tool_versions={tool: version_of(tool) for tool in TOOLS} | {"python": platform.python_version()},
         git_commit=git_commit(),
         weights_commit=graphs.weights_commit,

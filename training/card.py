@@ -57,7 +57,7 @@ set, and no figure here says anything about inputs unlike the training data.
 
 ## Data
 
-{facts.data}
+{facts.data}{_reviewed(manifest)}
 
 {facts.attribution}. Licence: {facts.licence}. No item of it is contained in this bundle; the golden
 examples in `golden.npz` were made by the project.
@@ -73,6 +73,16 @@ Commit {provenance.git_commit}, weights fitted at commit
 {provenance.data_sha256[:12]}.
 {tools}.
 """
+
+
+def _reviewed(manifest: Manifest) -> str:
+    reviewed = manifest.provenance.reviewed
+    if reviewed is None:
+        return ""
+    return (
+        f" {reviewed.n:,} labelled items of a review queue (file {reviewed.sha256[:12]}) were added to the "
+        "training items, and to no other split."
+    )
 
 
 def _figures(manifest: Manifest) -> str:

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import CliSuppress
+
+from bundle.manifest import ReviewedItems
 
 
 class Config(BaseModel):
@@ -60,6 +63,9 @@ class RecipeConfig(Config):
     """Seed of the weights, the order of the items and the augmentation. The splits do not depend on it."""
     fit: FitConfig
     gates: GateConfig
+    # Left out where there are none, so that what was published before there could be any keeps its digest.
+    reviewed: CliSuppress[ReviewedItems | None] = Field(None, exclude_if=lambda value: value is None)
+    """Items of a review queue that are trained on too; --review names their file."""
 
     @model_validator(mode="before")
     @classmethod
@@ -81,17 +87,22 @@ class RecipeConfig(Config):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-class Places(BaseModel):
-    """Where a job reads and writes. None of it changes what is made."""
+class WorkPlaces(BaseModel):
+    """Where a job reads data and keeps its work. None of it changes what is made."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     data_dir: Path = Field(default_factory=lambda: Path(os.environ.get("OCTET_DATA_DIR") or "data"))
     """Data directory, <data dir>/<data set>/<file>; by default OCTET_DATA_DIR, else data."""
-    models_dir: Path = Path("models")
-    """Model repository that the bundle is published to."""
     runs_dir: Path = Path("runs")
     """Logs and checkpoints; a job with the same configuration goes on from what lies here."""
+
+
+class Places(WorkPlaces):
+    """Where a job that publishes reads and writes."""
+
+    models_dir: Path = Path("models")
+    """Model repository that the bundle is published to."""
 
     def run_dir(self, config: RecipeConfig) -> Path:
         """Return the folder of all runs with this configuration."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic.json_schema import models_json_schema
 
 from bundle.datatypes import DATATYPES
@@ -11,48 +9,27 @@ from bundle.manifest import Graph, Provenance, TensorSpec
 from bundle.media import AudioDecoding, ImageDecoding, TensorDecoding, TextDecoding
 from bundle.serving import Serving
 from service.api.instances import SIGNATURES
+from service.api.monitoring import MOST_AT_ONCE
+from service.api.review_schemas import review_schemas
+from service.api.schema_parts import (
+    ANY,
+    COUNT,
+    FLAG,
+    NUMBER,
+    PROBABILITY,
+    TEXT,
+    Schema,
+    an_object,
+    enum,
+    list_of,
+    map_of,
+    nullable,
+    ref,
+)
 from service.api.signatures import DTYPES
-
-Schema = dict[str, Any]
 
 _DECODINGS = (AudioDecoding, ImageDecoding, TensorDecoding, TextDecoding)
 _MODELS = (Graph, Provenance, Serving, TensorSpec, *_DECODINGS)
-
-ANY: Schema = {}
-TEXT: Schema = {"type": "string"}
-FLAG: Schema = {"type": "boolean"}
-COUNT: Schema = {"type": "integer", "minimum": 0}
-NUMBER: Schema = {"type": "number"}
-PROBABILITY: Schema = {"type": "number", "minimum": 0, "maximum": 1}
-
-
-def ref(name: str) -> Schema:
-    """Return a reference to one of `SCHEMAS`."""
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def list_of(items: Schema, **more: Any) -> Schema:
-    """Return the schema of a list."""
-    return {"type": "array", "items": items, **more}
-
-
-def map_of(values: Schema) -> Schema:
-    """Return the schema of an object with any names."""
-    return {"type": "object", "additionalProperties": values}
-
-
-def an_object(required: dict[str, Schema], optional: dict[str, Schema] | None = None, **more: Any) -> Schema:
-    """Return the schema of an object with these members, and maybe others."""
-    properties = {**required, **(optional or {})}
-    return {"type": "object", "required": list(required), "properties": properties, **more}
-
-
-def _nullable(schema: Schema) -> Schema:
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
-def _enum(*values: str) -> Schema:
-    return {"type": "string", "enum": list(values)}
 
 
 def _failures() -> dict[str, Schema]:
@@ -80,7 +57,7 @@ def _predictions() -> dict[str, Schema]:
                 {"description": 'Values of one row, {input: values}, or {"b64": "…"}.'}, minItems=1
             ),
             "inputs": {"description": "The values of the one tensor, or {input: values}."},
-            "signature_name": _enum(*SIGNATURES),
+            "signature_name": enum(*SIGNATURES),
         },
         additionalProperties=False,
         oneOf=[{"required": ["instances"]}, {"required": ["inputs"]}],
@@ -106,31 +83,31 @@ def _predictions() -> dict[str, Schema]:
 
 
 def _confidence() -> dict[str, Schema]:
-    label = an_object({"label": TEXT, "index": COUNT, "p": _nullable(PROBABILITY)}, {"p_value": PROBABILITY})
+    label = an_object({"label": TEXT, "index": COUNT, "p": nullable(PROBABILITY)}, {"p_value": PROBABILITY})
     bare = {
-        "label": _nullable(TEXT),
-        "index": _nullable(COUNT),
-        "confidence": _nullable(PROBABILITY),
+        "label": nullable(TEXT),
+        "index": nullable(COUNT),
+        "confidence": nullable(PROBABILITY),
         "confidence_raw": PROBABILITY,
         "margin": PROBABILITY,
         "entropy_bits": {"type": "number", "minimum": 0},
         "entropy_normalized": {"type": "number", "minimum": 0},
-        "top": _nullable(list_of(label, minItems=1)),
+        "top": nullable(list_of(label, minItems=1)),
     }
     calibration = {
-        "status": _enum("valid", "partial", "missing"),
-        "method": _nullable(TEXT),
-        "temperature": _nullable(NUMBER),
-        "n": _nullable(COUNT),
-        "n_errors": _nullable(COUNT),
-        "fitted_at": _nullable(TEXT),
+        "status": enum("valid", "stale", "partial", "missing"),
+        "method": nullable(TEXT),
+        "temperature": nullable(NUMBER),
+        "n": nullable(COUNT),
+        "n_errors": nullable(COUNT),
+        "fitted_at": nullable(TEXT),
     }
     content = {
         "schema": {"const": "confidence/1"},
         "model": TEXT,
         "version": TEXT,
         "bundle": an_object({"precision": TEXT, "sha256": TEXT}),
-        "results": list_of(an_object(bare, _judgement()), minItems=1),
+        "results": list_of(an_object(bare, {"prediction_id": TEXT, **_judgement()}), minItems=1),
         "calibration": an_object(calibration),
         "timing_us": an_object({"inference": COUNT, "confidence": COUNT}),
     }
@@ -144,15 +121,15 @@ def _judgement() -> dict[str, Schema]:
         "low": PROBABILITY,
         "high": PROBABILITY,
         "n": COUNT,
-        "observed_accuracy": _nullable(PROBABILITY),
+        "observed_accuracy": nullable(PROBABILITY),
         "ci95": list_of(PROBABILITY, minItems=2, maxItems=2),
     }
     labels = {
         "alpha": PROBABILITY,
         "labels": list_of(TEXT, minItems=1),
         "size": COUNT,
-        "method": _enum("lac"),
-        "scope": _enum("marginal", "label"),
+        "method": enum("lac"),
+        "scope": enum("marginal", "label"),
         "n_calibration": COUNT,
         "forced_top1": {"type": "boolean"},
     }
@@ -165,26 +142,110 @@ def _judgement() -> dict[str, Schema]:
     policy = {
         "id": TEXT,
         "target_risk": PROBABILITY,
-        "delta": _nullable(PROBABILITY),
-        "threshold": _nullable(PROBABILITY),
+        "delta": nullable(PROBABILITY),
+        "threshold": nullable(PROBABILITY),
     }
     return {
         "bin": an_object(observed, description="How often test answers with such a confidence were right."),
-        "prediction_set": _nullable(an_object(labels)),
+        "prediction_set": nullable(an_object(labels)),
         "credibility": PROBABILITY,
         "conformal_confidence": PROBABILITY,
         "ood": an_object(novelty),
         "accepted": {"type": "boolean"},
-        "reasons": list_of(_enum("ood", "low_confidence", "no_threshold")),
-        "advice": list_of(_enum("ambiguous_set")),
+        "reasons": list_of(enum("ood", "low_confidence", "no_threshold")),
+        "advice": list_of(enum("ambiguous_set", "stale_calibration")),
         "policy": an_object(policy),
     }
+
+
+def _monitoring() -> dict[str, Schema]:
+    """Of feedback, and of what is known of all answers."""
+    one = an_object(
+        {"prediction_id": TEXT, "label": {"anyOf": [TEXT, COUNT], "description": "Its name, or its index."}},
+        additionalProperties=False,
+    )
+    many = an_object(
+        {"feedback": list_of(one, minItems=1, maxItems=MOST_AT_ONCE)}, additionalProperties=False
+    )
+    outcomes = ("counted", "forged", "wrong_model", "wrong_label", "expired", "not_served", "repeated")
+    result = an_object({"outcome": enum(*outcomes)}, {"correct": FLAG, "error": TEXT})
+    interval = list_of(PROBABILITY, minItems=2, maxItems=2)
+    test = {"signal": TEXT, "test": TEXT, "psi": NUMBER, "p_value": PROBABILITY, "alarm": FLAG}
+    window = {
+        "rows": COUNT,
+        "tests": list_of(an_object(test), minItems=1),
+        "accuracy_estimated": PROBABILITY,
+        "label_priors": map_of(PROBABILITY),
+    }
+    coverage = {"alpha": PROBABILITY, "n": COUNT, "coverage": PROBABILITY, "band95": interval}
+    accepted = {
+        "n": COUNT,
+        "wrong": COUNT,
+        "risk": nullable(PROBABILITY),
+        "risk_ci95": interval,
+        "target_risk": PROBABILITY,
+    }
+    figures = {
+        "n": COUNT,
+        "accuracy": PROBABILITY,
+        "accuracy_ci95": interval,
+        "ece": PROBABILITY,
+        "ece_null95": PROBABILITY,
+        "coverage": list_of(an_object(coverage)),
+        "accepted": nullable(an_object(accepted)),
+    }
+    version = {
+        "version": TEXT,
+        "precision": TEXT,
+        "processes": COUNT,
+        "stale_processes": COUNT,
+        "rows": COUNT,
+        "window": nullable(an_object(window)),
+        "feedback": nullable(an_object(figures)),
+    }
+    results = {"model": TEXT, "counted": COUNT, "refused": COUNT, "results": list_of(result, minItems=1)}
+    return {
+        "FeedbackRequest": {"anyOf": [one, many]},
+        "FeedbackResults": an_object(results),
+        "MonitorReport": an_object({"model": TEXT, "versions": list_of(an_object(version))}),
+    }
+
+
+def _report() -> Schema:
+    """Of an evaluation report, as far as every one has it."""
+    bound = nullable(NUMBER)
+    figure = an_object({"name": TEXT, "value": bound, "low": bound, "high": bound, "held": nullable(FLAG)})
+    measures = {
+        "sha256": TEXT,
+        "temperature": NUMBER,
+        "n": COUNT,
+        "accuracy": PROBABILITY,
+        "nll": NUMBER,
+        "brier": NUMBER,
+        "calibration": map_of(ANY),
+        "selection": map_of(ANY),
+        "sets": list_of(map_of(ANY)),
+        "novelty": nullable(map_of(ANY)),
+        "confusion": list_of(list_of(COUNT)),
+        "slices": map_of(list_of(map_of(ANY))),
+    }
+    content = {
+        "schema_version": {"const": 1},
+        "model": TEXT,
+        "version": TEXT,
+        "splits": map_of(COUNT),
+        "graphs": map_of(an_object(measures)),
+        "comparison": nullable(map_of(ANY)),
+        "figures": list_of(figure),
+        "held": nullable(FLAG),
+    }
+    return an_object(content, description="The evaluation report of a bundle; docs/reports.md tells more.")
 
 
 def _models() -> dict[str, Schema]:
     status = {
         "version": TEXT,
-        "state": _enum("UNKNOWN", "START", "LOADING", "AVAILABLE", "UNLOADING", "END"),
+        "state": enum("UNKNOWN", "START", "LOADING", "AVAILABLE", "UNLOADING", "END"),
         "status": an_object({"error_code": TEXT, "error_message": TEXT}),
     }
     model = {
@@ -193,28 +254,29 @@ def _models() -> dict[str, Schema]:
         "model_version_status": list_of(an_object(status), minItems=1),
         "version": TEXT,
         "description": TEXT,
-        "task": _enum("classification", "tensors"),
+        "task": enum("classification", "tensors"),
         "labels": list_of(TEXT),
         "inputs": list_of(ref("TensorSpec"), minItems=1),
         "outputs": list_of(ref("TensorSpec"), minItems=1),
         "decoding": {"anyOf": [ref(each.__name__) for each in _DECODINGS]},
         "max_batch_size": {"type": "integer", "minimum": 1},
-        "precision": _enum("int8", "fp32"),
+        "precision": enum("int8", "fp32"),
         "provider": TEXT,
         "nodes": map_of(COUNT),
-        "fallback": _nullable(TEXT),
+        "fallback": nullable(TEXT),
         "bundle_sha256": TEXT,
         "graphs": map_of(ref("Graph")),
         "provenance": ref("Provenance"),
     }
     size = an_object({"size": {"type": "string", "pattern": "^(-1|[0-9]+)$"}, "name": TEXT})
     shape = an_object({"dim": list_of(size), "unknown_rank": FLAG})
-    info = an_object({"dtype": _enum(*DTYPES.values()), "tensor_shape": shape, "name": TEXT})
+    info = an_object({"dtype": enum(*DTYPES.values()), "tensor_shape": shape, "name": TEXT})
     signature = an_object({"inputs": map_of(info), "outputs": map_of(info), "method_name": TEXT})
     signatures = an_object({"signature_def": map_of(signature)})
     return {
         "Models": an_object({"models": list_of(TEXT)}),
         "Model": an_object(model),
+        "Report": _report(),
         "ModelSignatures": an_object(
             {
                 "model_spec": an_object({"name": TEXT, "signature_name": TEXT, "version": TEXT}),
@@ -226,7 +288,7 @@ def _models() -> dict[str, Schema]:
 
 def _protocol() -> dict[str, Schema]:
     """Of the Open Inference Protocol."""
-    head = {"name": TEXT, "datatype": _enum(*DATATYPES)}
+    head = {"name": TEXT, "datatype": enum(*DATATYPES)}
     free = {"shape": list_of({"type": "integer", "minimum": -1})}
     whole = {"shape": list_of(COUNT)}
     parameters = {"parameters": map_of(ANY)}
@@ -277,7 +339,8 @@ def _schemas() -> dict[str, Schema]:
         [(model, "serialization") for model in _MODELS], ref_template="#/components/schemas/{model}"
     )
     return {
-        **found["$defs"], **_failures(), **_predictions(), **_confidence(), **_models(), **_protocol()
+        **found["$defs"], **_failures(), **_predictions(), **_confidence(), **_monitoring(), **_models(),
+        **_protocol(), **review_schemas(),
     }  # fmt: skip
 
 

@@ -13,7 +13,18 @@ from octet.cli import app
 from tests.conftest import ROOT
 
 Octet = Callable[..., Any]
-COMMANDS = {"serve", "models", "predict", "import", "verify", "publish", "train", "evaluate", "data"}
+COMMANDS = {
+    "serve",
+    "models",
+    "predict",
+    "import",
+    "verify",
+    "publish",
+    "train",
+    "evaluate",
+    "data",
+    "review",
+}
 HEAVY = ("torch", "onnx", "onnxruntime", "numpy", "scipy", "pydantic", "fastapi", "lightning", "sklearn")
 
 

@@ -21,6 +21,7 @@ UNLOAD = "/v2/repository/models/tiny-image/unload"
         ("127.0.0.1", "localhost:8000", "https://elsewhere.example", False),
         ("127.0.0.1", "localhost:8000", "http://localhost:9000", False),
         ("127.0.0.1", "localhost:8000", "null", False),
+        ("127.0.0.1", "localhost:8000", "http://[", False),
         ("127.0.0.1", "rebound.example:8000", "http://rebound.example:8000", False),
         ("0.0.0.0", "models.example", "https://models.example", True),
         ("0.0.0.0", "models.example", "https://elsewhere.example", False),
