@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from bundle.errors import ServingError
+from bundle.predictor import Predictor
 from bundle.serving import Serving, read_serving, write_serving
 from service.commands import Command, Link
 from service.errors import DeadlineError, ModelControlError, ModelLoadError
@@ -122,6 +123,10 @@ class Control:
             DeadlineError: a process did not answer.
         """
         return await self._everywhere(Command(kind="report", name=report))
+
+    async def fall_back(self, predictor: Predictor, reason: str) -> None:
+        """Have the fp32 graph take over in this process, as `Lifecycle.fall_back` has it."""
+        await self._lifecycle.fall_back(predictor, reason)
 
     def _check_allowed(self) -> None:
         if not self._settings.takes_commands:

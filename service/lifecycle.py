@@ -155,6 +155,14 @@ class Lifecycle:
                     self._problems.pop(name, None)
                     await self._reclaim(self._drop(name, None))
 
+    async def fall_back(self, predictor: Predictor, reason: str) -> None:
+        """Have the fp32 graph take the place of a predictor, until its model is loaded anew.
+
+        Nothing changes where the predictor is not served any more, or its fp32 graph cannot be.
+        """
+        async with self._lock:
+            await self._reclaim(await self._put_fp32(predictor, reason))
+
     async def index(self) -> list[VersionStatus]:
         """Return the state of every version that the repository holds or that is served."""
         try:
@@ -257,6 +265,26 @@ class Lifecycle:
         self.on_change(self.standing)
         return retired
 
+    async def _put_fp32(self, predictor: Predictor, reason: str) -> Retired:
+        manifest = predictor.bundle.manifest
+        name, version = manifest.name, str(manifest.version)
+        model = self._registry.models().get(name)
+        old = None if model is None else model.versions.get(version)
+        if model is None or old is None or old.predictor is not predictor:
+            return {}
+        try:
+            loaded = await asyncio.to_thread(self._loader.load_fp32, predictor, reason)
+        except Exception as error:  # whatever it is, the int8 graph serves on
+            trace = None if isinstance(error, BundleError) else error
+            what = (name, version, " ".join(str(error).split()))
+            logger.error("%s/%s stays as it is: fp32 cannot take over: %s", *what, exc_info=trace)
+            return {}
+        new = self._put_into_service(loaded)
+        served = [new if each is old else each for each in model.versions.values()]
+        self._registry.put(ServedModel(name, served, model.serving))
+        self._metrics.shadow_fallback.labels(name, version).set(1)
+        return self._retire([old])
+
     def _put_into_service(self, each: Served | Loaded) -> Served:
         if isinstance(each, Served):
             return each
@@ -274,7 +302,7 @@ class Lifecycle:
         for served in taken:
             model = self._registry.models().get(served.name)
             replaced = model is not None and served.version in model.versions
-            take_out_of_service(served, self._metrics, replaced=replaced)
+            take_out_of_service(served, self._registry.resources, self._metrics, replaced=replaced)
             retired[served.name, served.version] = weakref.ref(served.predictor)
         return retired
 

@@ -107,6 +107,7 @@ def make_image_bundle(
     version: int = 1,
     max_batch_size: int = 8,
     int8_error: float = 0.0,
+    int8_shift: float = 0.0,
     fp32_error: float = 0.0,
     calibrated: bool = True,
     change: Callable[[Manifest], Manifest] | None = None,
@@ -115,18 +116,20 @@ def make_image_bundle(
     """Publish a tiny image bundle whose golden outputs are those of the undisturbed arithmetic.
 
     Args:
+        int8_shift: added to the first label's logit by the int8 graph, as its golden outputs have it.
         int8_error, fp32_error: added to a logit of that graph, so that it fails its self-test.
         calibrated: whether the manifest holds temperatures.
         change: applied to the manifest before it is written.
         graphs: file name -> content, instead of the tiny graphs.
     """
     files = {
-        "model.int8.onnx": image_graph(int8_error).SerializeToString(),
+        "model.int8.onnx": image_graph(int8_error + int8_shift).SerializeToString(),
         "model.fp32.onnx": image_graph(fp32_error).SerializeToString(),
         **(graphs or {}),
     }
     expected = image_logits(golden_pixels()).astype(np.float32)
-    golden = Golden({"pixels": golden_pixels()}, {"int8": expected, "fp32": expected})
+    shifted = expected + np.array([int8_shift, 0, 0], np.float32)
+    golden = Golden({"pixels": golden_pixels()}, {"int8": shifted, "fp32": expected})
     return _publish(
         repository,
         name,

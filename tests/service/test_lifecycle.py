@@ -166,7 +166,7 @@ async def test_the_memory_of_what_is_unloaded_is_given_back_when_its_last_call_h
     await until(lambda: gone() is None)
     await until(lambda: not place.lifecycle._reclaiming)
     assert (await place.states())["1"] == ("UNAVAILABLE", "unloaded")
-    assert place.metrics.gatherers == []
+    assert len(place.metrics.gatherers) == 1  # that of the monitor, which is there for all models
 
 
 async def test_a_version_that_is_replaced_does_not_stay_in_memory(place: Place) -> None:
@@ -175,7 +175,7 @@ async def test_a_version_that_is_replaced_does_not_stay_in_memory(place: Place) 
         gone.append(weakref.ref(place.registry.get(IMAGE).predictor))
         await place.lifecycle.load(IMAGE)
     assert [each() for each in gone] == [None] * 3
-    assert len(place.metrics.gatherers) == 1
+    assert len(place.metrics.gatherers) == 2  # the one above, and that of the batcher
 
 
 async def test_a_bundle_that_fails_leaves_the_old_where_it_is_and_is_reported(
