@@ -10,8 +10,13 @@ from octet.errors import CommandError
 _TIMEOUT_S = 60
 
 
-def ask(url: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Any:
+def ask(
+    url: str, body: bytes | None = None, headers: dict[str, str] | None = None, api_key: str | None = None
+) -> Any:
     """Return the JSON that a server answers; a request with a body is a POST.
+
+    Args:
+        api_key: that the server needs, if any.
 
     Raises:
         CommandError: nobody answers there, or the answer is an error.
@@ -22,6 +27,10 @@ def ask(url: str, body: bytes | None = None, headers: dict[str, str] | None = No
     if not url.startswith(("http://", "https://")):
         raise CommandError(f"{url} is no address of a server; it must begin with http:// or https://")
     request = urllib.request.Request(url, body, headers or {})
+    if api_key:
+        if not (api_key.isascii() and api_key.isprintable()):  # http.client would print it
+            raise CommandError("the API key holds characters that a header cannot carry")
+        request.add_unredirected_header("X-API-Key", api_key)  # wherever else the server sends us
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
             return json.loads(answer.read())

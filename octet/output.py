@@ -27,6 +27,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 Url = Annotated[
     str | None, typer.Option("--url", help="Ask the server there instead, such as http://127.0.0.1:8000.")
 ]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        envvar="OCTET_API_KEY",
+        help="The key that the server needs. Other users of this machine see it on a command line.",
+    ),
+]
 DataDir = Annotated[
     Path,
     typer.Option("--data-dir", envvar="OCTET_DATA_DIR", help="The data directory, <data dir>/<data set>."),

@@ -11,7 +11,16 @@ import typer
 
 from octet.client import ask
 from octet.errors import CommandError
-from octet.output import AsJson, Models, Url, failing_in_one_line, print_json, print_table, print_warning
+from octet.output import (
+    ApiKey,
+    AsJson,
+    Models,
+    Url,
+    failing_in_one_line,
+    print_json,
+    print_table,
+    print_warning,
+)
 
 if TYPE_CHECKING:
     from bundle.answer import Answer
@@ -36,6 +45,7 @@ def predict(
         bool, typer.Option("--invert", help="Swap light and dark of images, as for dark ink on paper.")
     ] = False,
     url: Url = None,
+    api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a model on files: labels and confidences of a classification, otherwise its outputs."""
@@ -45,7 +55,7 @@ def predict(
         raise typer.BadParameter("is the server's choice", param_hint="--precision")
     with failing_in_one_line():
         if url is not None:
-            rows = _ask_server(url.rstrip("/"), model, files, top, invert=invert)
+            rows = _ask_server(url.rstrip("/"), api_key, model, files, top, invert=invert)
         else:
             rows = _run_here(models, model, files, precision, top, invert=invert)
     if as_json:
@@ -107,7 +117,9 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _ask_server(url: str, model: str, files: list[Path], top: int, *, invert: bool) -> list[dict[str, Any]]:
+def _ask_server(
+    url: str, api_key: str | None, model: str, files: list[Path], top: int, *, invert: bool
+) -> list[dict[str, Any]]:
     from octet.inputs import read_request
 
     name, _, wanted = model.partition("/")
@@ -116,7 +128,8 @@ def _ask_server(url: str, model: str, files: list[Path], top: int, *, invert: bo
     found: list[dict[str, Any]] = []
     for path in files:
         request = read_request(path)
-        answer = ask(f"{url}/v1/models/{name}{within}:predict{query}", request.body, request.headers)
+        call = f"{url}/v1/models/{name}{within}:predict{query}"
+        answer = ask(call, request.body, request.headers, api_key)
         for prediction in answer.get("predictions", [answer.get("outputs")]):
             found.append(
                 {"file": str(path), **prediction}

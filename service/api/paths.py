@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from starlette.convertors import Convertor, register_url_convertor
+
+# What a path says between the model's name and the rest.
+_WITHIN = re.compile(r"(/versions/\{version\}|/labels/\{alias\})(?=[/:]|$)")
 
 
 class ModelConvertor(Convertor[str]):
@@ -20,3 +25,8 @@ class ModelConvertor(Convertor[str]):
 
 
 register_url_convertor("model", ModelConvertor())
+
+
+def without_version(path: str) -> str:
+    """Return the path that stands for a route's ways: with a version, with an alias, and with neither."""
+    return _WITHIN.sub("", path)

@@ -12,10 +12,13 @@ from google.protobuf.message import DecodeError, Message
 from grpc import StatusCode
 
 from bundle.errors import InputError
+from service.api_keys import API_KEY, AUTHORIZATION, ApiKeys, Role, sent_key
+from service.errors import RoleError, UnknownKeyError
 from service.ledger import Ledger
 from service.logs import request_id
 from service.record import HEADER, Record, choose_id
 from service.rpc.failures import STATUSES, StoppingError, refuse
+from service.trace import PARENT_HEADER, TRACE_HEADER
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -108,10 +111,12 @@ class Answering:
     Args:
         ledger: gets a record of each.
         in_flight: counts them.
+        keys: that their callers need, if any.
     """
 
-    def __init__(self, ledger: Ledger, in_flight: InFlight) -> None:
+    def __init__(self, ledger: Ledger, in_flight: InFlight, keys: ApiKeys) -> None:
         self._ledger = ledger
+        self._keys = keys
         self.in_flight = in_flight
 
     async def answer(
@@ -119,6 +124,7 @@ class Answering:
         path: str,
         kind: type[Request],
         handle: Handle[Request, Response],
+        role: Role | None,
         content: bytes,
         context: Context,
     ) -> Response:
@@ -128,6 +134,7 @@ class Answering:
             path: "/service/call".
             kind: of the message.
             handle: gives the answer, or raises what `service.rpc.failures` knows.
+            role: that a caller's key needs, where keys are needed; None for none.
             content: the message's bytes.
         """
         self.in_flight.begin()
@@ -136,6 +143,7 @@ class Answering:
             try:
                 if self.in_flight.closed:
                     raise StoppingError
+                self._check_key(caller.record, role, context)
                 return await handle(caller, _parse(kind, content))
             except Exception as error:  # noqa: BLE001 - the border: the caller gets a code and the log the trace
                 code, detail = refuse(error)
@@ -148,30 +156,46 @@ class Answering:
         path: str,
         kind: type[Request],
         handle: Handle[Request, Response],
+        role: Role | None,
         content: bytes,
         context: Context,
     ) -> Response | str:
         """Answer one message of a stream; a failure leaves the stream open and is returned as a sentence.
 
         Who writes the answer counts it as in flight until then.
+
+        Raises:
+            UnknownKeyError, RoleError: the caller's key does not allow this.
         """
         with self._recording(path, content, context) as caller:
             try:
+                self._check_key(caller.record, role, context)
                 return await handle(caller, _parse(kind, content))
-            except Exception as error:  # noqa: BLE001 - as above
+            except Exception as error:
                 code, detail = refuse(error)
                 caller.record.status = STATUSES[code]
+                if isinstance(error, UnknownKeyError | RoleError):
+                    raise
                 return detail
+
+    def _check_key(self, record: Record, role: Role | None, context: Context) -> None:
+        if role is not None and self._keys.required:
+            sent = {key: str(value) for key, value in context.invocation_metadata()}
+            key = self._keys.identify(sent_key(sent.get(AUTHORIZATION), sent.get(API_KEY)))
+            record.key = key.name
+            key.require(role)
 
     @contextmanager
     def _recording(self, path: str, content: bytes, context: Context) -> Iterator[Caller]:
         """Give a call its id, and note how it ends."""
-        sent_id = next((str(value) for key, value in context.invocation_metadata() if key == HEADER), "")
+        sent = {key: str(value) for key, value in context.invocation_metadata()}
+        sent_id = sent.get(HEADER, "")
         route = path.rpartition("/")[2]
         record = Record(choose_id(sent_id), "GRPC", path, route, status=200)
         request_id.set(record.request_id)  # the task is this call's alone
-        context.set_trailing_metadata(((HEADER, record.request_id),))
-        self._ledger.begin()
+        self._ledger.begin(record, sent.get(PARENT_HEADER, ""))
+        told = () if record.trace is None else ((TRACE_HEADER, record.trace.id),)
+        context.set_trailing_metadata(((HEADER, record.request_id), *told))
         try:
             yield Caller(record, sent_id, len(content), context.time_remaining())
         except asyncio.CancelledError:

@@ -13,6 +13,8 @@ from service.errors import (
     ModelLoadError,
     ModelNotReadyError,
     QueueFullError,
+    RoleError,
+    UnknownKeyError,
     UnknownModelError,
 )
 from service.logs import request_id
@@ -33,6 +35,8 @@ CODES: dict[type[Exception], StatusCode] = {
     ModelNotReadyError: StatusCode.UNAVAILABLE,
     StoppingError: StatusCode.UNAVAILABLE,
     QueueFullError: StatusCode.RESOURCE_EXHAUSTED,
+    UnknownKeyError: StatusCode.UNAUTHENTICATED,
+    RoleError: StatusCode.PERMISSION_DENIED,
     DeadlineError: StatusCode.DEADLINE_EXCEEDED,
     # A client that tries again what is not allowed, or cannot be loaded, gets the same answer.
     ModelControlError: StatusCode.FAILED_PRECONDITION,
@@ -43,6 +47,8 @@ STATUSES: dict[StatusCode, int] = {
     StatusCode.OK: 200,
     StatusCode.INVALID_ARGUMENT: 400,
     StatusCode.FAILED_PRECONDITION: 400,
+    StatusCode.UNAUTHENTICATED: 401,
+    StatusCode.PERMISSION_DENIED: 403,
     StatusCode.NOT_FOUND: 404,
     StatusCode.RESOURCE_EXHAUSTED: 429,
     StatusCode.CANCELLED: 499,

@@ -14,7 +14,9 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
+from service.api_keys import ApiKeys, Role
 from service.control import Control
+from service.errors import RoleError, UnknownKeyError
 from service.ledger import Ledger
 from service.registry import Registry
 from service.rpc import open_inference_pb2 as pb
@@ -40,6 +42,7 @@ class Backend:
     Attributes:
         decoders: threads that read large messages.
         is_draining: whether a stop was asked for.
+        keys: that callers need, if any.
     """
 
     settings: Settings
@@ -48,11 +51,12 @@ class Backend:
     decoders: Executor
     control: Control
     is_draining: Callable[[], bool]
+    keys: ApiKeys
 
 
 def handlers_of(backend: Backend, in_flight: InFlight) -> dict[str, Handlers]:
     """Return service -> call -> handler of all that the server answers."""
-    answering = Answering(backend.ledger, in_flight)
+    answering = Answering(backend.ledger, in_flight, backend.keys)
     health = Health(backend.registry, frozenset({"", INFERENCE}), backend.is_draining)
     reflect = reflection.aio.ReflectionServicer((INFERENCE, HEALTH, *REFLECTION)).ServerReflectionInfo
     reflecting = grpc.stream_stream_rpc_method_handler(
@@ -61,7 +65,7 @@ def handlers_of(backend: Backend, in_flight: InFlight) -> dict[str, Handlers]:
     return {
         INFERENCE: _inference_handlers(backend, answering),
         HEALTH: {
-            "Check": _unary(answering, f"/{HEALTH}/Check", HealthCheckRequest, health.check),
+            "Check": _unary(answering, f"/{HEALTH}/Check", HealthCheckRequest, health.check, None),
             "Watch": grpc.unary_stream_rpc_method_handler(
                 health.watch, HealthCheckRequest.FromString, _serialize
             ),
@@ -73,22 +77,22 @@ def handlers_of(backend: Backend, in_flight: InFlight) -> dict[str, Handlers]:
 def _inference_handlers(backend: Backend, answering: Answering) -> Handlers:
     inference = Inference(backend.settings, backend.registry, backend.decoders)
     service = InferenceService(backend.registry, backend.control, backend.is_draining)
-    calls: dict[str, tuple[type[Message], Callable[[Caller, Any], Awaitable[Message]]]] = {
-        "ServerLive": (pb.ServerLiveRequest, service.server_live),
-        "ServerReady": (pb.ServerReadyRequest, service.server_ready),
-        "ModelReady": (pb.ModelReadyRequest, service.model_ready),
-        "ServerMetadata": (pb.ServerMetadataRequest, service.server_metadata),
-        "ModelMetadata": (pb.ModelMetadataRequest, service.model_metadata),
-        "ModelInfer": (pb.ModelInferRequest, inference.infer),
-        "ModelConfig": (pb.ModelConfigRequest, service.model_config),
-        "ModelStatistics": (pb.ModelStatisticsRequest, service.model_statistics),
-        "RepositoryIndex": (pb.RepositoryIndexRequest, service.repository_index),
-        "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, service.repository_model_load),
-        "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, service.repository_model_unload),
+    calls: dict[str, tuple[type[Message], Callable[[Caller, Any], Awaitable[Message]], Role | None]] = {
+        "ServerLive": (pb.ServerLiveRequest, service.server_live, None),
+        "ServerReady": (pb.ServerReadyRequest, service.server_ready, None),
+        "ModelReady": (pb.ModelReadyRequest, service.model_ready, "predict"),
+        "ServerMetadata": (pb.ServerMetadataRequest, service.server_metadata, "predict"),
+        "ModelMetadata": (pb.ModelMetadataRequest, service.model_metadata, "predict"),
+        "ModelInfer": (pb.ModelInferRequest, inference.infer, "predict"),
+        "ModelConfig": (pb.ModelConfigRequest, service.model_config, "predict"),
+        "ModelStatistics": (pb.ModelStatisticsRequest, service.model_statistics, "predict"),
+        "RepositoryIndex": (pb.RepositoryIndexRequest, service.repository_index, "admin"),
+        "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, service.repository_model_load, "admin"),
+        "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, service.repository_model_unload, "admin"),
     }
     handlers = {
-        name: _unary(answering, f"/{INFERENCE}/{name}", kind, handle)
-        for name, (kind, handle) in calls.items()
+        name: _unary(answering, f"/{INFERENCE}/{name}", kind, handle, role)
+        for name, (kind, handle, role) in calls.items()
     }
     handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
         partial(_stream, answering, inference), None, _serialize
@@ -101,10 +105,11 @@ def _unary(
     path: str,
     kind: type[Message],
     handle: Callable[[Caller, Any], Awaitable[Message]],
+    role: Role | None,
 ) -> grpc.RpcMethodHandler[Any, Any]:
     """The message is parsed by `answering`, which tells the caller when it cannot be."""
     return grpc.unary_unary_rpc_method_handler(
-        partial(answering.answer, path, kind, handle), None, _serialize
+        partial(answering.answer, path, kind, handle, role), None, _serialize
     )
 
 
@@ -117,9 +122,13 @@ async def _stream(
         if answering.in_flight.closed:
             await context.abort(*refuse(StoppingError()))
         with answering.in_flight.counting():
-            answer = await answering.answer_part(
-                path, pb.ModelInferRequest, inference.infer, content, context
-            )
+            try:
+                answer = await answering.answer_part(
+                    path, pb.ModelInferRequest, inference.infer, "predict", content, context
+                )
+            except (UnknownKeyError, RoleError) as error:  # nor may any message that follows
+                await context.abort(*refuse(error))
+                raise AssertionError("abort has not raised") from error
             if isinstance(answer, str):
                 yield pb.ModelStreamInferResponse(error_message=answer)
             else:

@@ -78,4 +78,10 @@ class Inference:
             request, rows = read()
         else:
             request, rows = await asyncio.get_running_loop().run_in_executor(self._decoders, read)
-        return request, await served.batcher.submit(rows, request.priority)
+        trace = caller.record.trace
+        if trace is not None:
+            trace.submit()
+        answers = await served.batcher.submit(rows, request.priority)
+        if trace is not None:
+            trace.answered(answers)
+        return request, answers

@@ -39,7 +39,7 @@ class Ran:
 def octet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Ran]:
     """Run `octet` with arguments, in an empty folder and without settings from outside."""
     monkeypatch.chdir(tmp_path)
-    for name in ("OCTET_MODELS", "OCTET_DATA_DIR"):
+    for name in ("OCTET_API_KEY", "OCTET_DATA_DIR", "OCTET_MODELS"):
         monkeypatch.delenv(name, raising=False)
 
     def run(*arguments: object) -> Ran:

@@ -72,6 +72,8 @@ function bodyInput(body) {
 async function send(method, path, inputs, body, output) {
   const headers = new Headers();
   const query = new URLSearchParams();
+  const key = document.getElementById("key").value;
+  if (key) headers.set("x-api-key", key);
   for (const { parameter, read } of inputs) {
     const value = read();
     if (parameter.in === "path") path = path.replace(`{${parameter.name}}`, encodeURIComponent(value));

@@ -23,9 +23,12 @@ def test_a_failure_is_counted_with_the_status_that_rest_gives_it() -> None:
         assert STATUSES[CODES[kind]] == problems.STATUSES[kind], kind
 
 
-def test_refusals_that_rest_alone_knows_are_of_bodies_and_connections() -> None:
+def test_refusals_that_rest_alone_knows_are_of_bodies_connections_and_routes_of_its_own() -> None:
     kinds = {kind.__name__ for kind in ServiceError.__subclasses__()} - {kind.__name__ for kind in CODES}
-    assert kinds == {"BodyTooLargeError", "BodyTimeoutError", "UnsupportedMediaError", "CallerGoneError"}
+    bodies = {"BodyTooLargeError", "BodyTimeoutError", "UnsupportedMediaError", "CallerGoneError"}
+    feedback = {"ForgedFeedbackError", "LateFeedbackError", "RepeatedFeedbackError"}
+    review = {"ReviewOffError", "ReviewStoreError", "UnknownItemError"}
+    assert kinds == bodies | feedback | review | {"NoReportError"}
 
 
 def test_a_refusal_is_told_as_it_is() -> None:
