@@ -107,7 +107,7 @@ class Predictor:
         collated_s = time.perf_counter()
         outputs = self.run_feeds(feeds)
         took_s = time.perf_counter() - collated_s
-        run = Run(outputs, self.temperature, collated_s - began_s, took_s, self.evidence)
+        run = Run(outputs, self.temperature, collated_s - began_s, took_s, self.evidence, began_s, len(rows))
         return [Answer(run, i if manifest.batched else None) for i in range(len(rows))]
 
     def _collate(self, rows: Sequence[Row]) -> dict[str, Array]:

@@ -43,7 +43,8 @@ def _text_lines(records: Sequence[Record]) -> str:
     moment = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now_s))},{int(now_s * 1e3) % 1000:03d}"
     return "".join(
         f"{moment} INFO {_LOGGER} [{record.request_id}] {record.method} {record.path} {record.status} "
-        f"{record.seconds * 1e3:.2f} ms\n"
+        f"{record.seconds * 1e3:.2f} ms{record.key and f' key {record.key}'}"
+        f"{'' if record.trace is None else f' trace {record.trace.id}'}\n"
         for record in records
     )
 
@@ -61,6 +62,8 @@ def _json_lines(records: Sequence[Record]) -> str:
             "path": record.path,
             "status": record.status,
             "milliseconds": round(record.seconds * 1e3, 2),
+            **({"key": record.key} if record.key else {}),
+            **({} if record.trace is None else {"trace_id": record.trace.id}),
         }
         for record in records
     ]

@@ -8,6 +8,7 @@ from collections import defaultdict
 from service.access_log import AccessLog
 from service.metrics import GATHER_S, Metrics
 from service.record import Record
+from service.tracing import Tracing
 from service.turn import Together
 
 
@@ -17,19 +18,27 @@ class Ledger:
     Args:
         metrics: told of every request.
         log: gets a line for every answered one.
+        tracing: makes its trace; None for none.
     """
 
-    def __init__(self, metrics: Metrics, log: AccessLog) -> None:
+    def __init__(self, metrics: Metrics, log: AccessLog, tracing: Tracing | None = None) -> None:
         self._metrics = metrics
         self._log = log
+        self._tracing = tracing
         self._in_flight = 0
         self._finished: list[Record] = []
         self._later = Together(self.write, GATHER_S)
         metrics.gatherers.append(self.write)
 
-    def begin(self) -> None:
-        """Note that a request has come."""
+    def begin(self, record: Record, parent: str = "") -> None:
+        """Note that a request has come.
+
+        Args:
+            parent: whose part it is, as the header `traceparent` says.
+        """
         self._in_flight += 1
+        if self._tracing is not None:
+            record.trace = self._tracing.begin(record, parent)
         self._later.ask()
 
     def finish(self, record: Record) -> None:
@@ -38,6 +47,8 @@ class Ledger:
         record.seconds = time.perf_counter() - record.began_s
         if record.statistics is not None:
             record.statistics.finish(record.seconds, ok=record.status == 200)
+        if self._tracing is not None and record.trace is not None:
+            self._tracing.finish(record, record.trace)
         self._finished.append(record)
         self._later.ask()
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from service.statistics import Statistics
+from service.trace import Trace
 
 # The header of HTTP, and the metadata of gRPC, that carries the id of a request both ways.
 HEADER = "x-request-id"
@@ -37,7 +38,9 @@ class Record:
         route: the path with the names in it replaced, which bounds how many there are.
         model, version: empty where none was found.
         seconds: from the request's head to its answer; set by the ledger.
+        key: the name of the API key that was sent; empty where none is needed or known.
         statistics: of the version that it runs, told of its end; None where it runs none.
+        trace: of it; None where it is not traced.
     """
 
     request_id: str
@@ -49,4 +52,6 @@ class Record:
     status: int = 500
     began_s: float = field(default_factory=time.perf_counter)
     seconds: float = 0.0
+    key: str = ""
     statistics: Statistics | None = None
+    trace: Trace | None = None

@@ -53,6 +53,8 @@ async def answer(request: Request, call: Call, which: Which) -> Response:
     boundary = boundary_of(headers.get("content-type", "")) if media_type == MULTIPART else b""
     sent = Sent(body, media_type, shape, header_length, time.monotonic() + timeout_s, boundary)
     question, answers = await finish_in_time(request, _run(request, served, call, sent, settings), timeout_s)
+    if (trace := record_of(request.scope).trace) is not None:
+        trace.answered(answers)
     reply = question.reply(answers)
     content, extra = reply.body, dict(reply.headers)
     if (wanted := wanted_coding(headers.get("accept-encoding", ""))) is not None:
@@ -69,6 +71,8 @@ async def _run(
         question = call.read(served, sent, settings.limits)
     else:
         question = await _in_thread(request, call.read, served, sent, settings.limits)
+    if (trace := record_of(request.scope).trace) is not None:
+        trace.submit()
     try:
         async with asyncio.timeout(question.timeout_s):
             return question, await served.batcher.submit(question.rows, question.priority)

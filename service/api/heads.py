@@ -22,9 +22,11 @@ from service.api.inputs import OCTETS, media_type_of, parse_shape
 from service.api.predict import Confidence, ConfidenceParameters, Parameters, Predict
 from service.api.requests import quote_path
 from service.api.tensors import HEADER_LENGTH, parse_header_length
+from service.api_keys import API_KEY, AUTHORIZATION, ApiKeys, sent_key
 from service.record import HEADER
 from service.registry import Which
 from service.settings import Settings
+from service.trace import PARENT_HEADER
 
 # A larger body is read the usual way, which holds back a caller that sends faster than it is read.
 _LARGEST_BYTES = 1024 * 1024
@@ -62,6 +64,8 @@ class Head(NamedTuple):
     header_length: int | None
     timeout_s: float
     sent_id: str
+    parent: str
+    key_name: str = ""
 
 
 class Heads:
@@ -69,10 +73,14 @@ class Heads:
 
     Args:
         settings: limit the length of a body and the time that a caller may ask for.
+        keys: that callers need, where they need any; None for none.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, keys: ApiKeys | None = None) -> None:
         self._settings = settings
+        self._keys = keys if keys is not None and keys.required else None
+        if self._keys is not None:
+            self._keys.on_change.append(self.forget)
         self._largest_bytes = min(settings.max_body_bytes, _LARGEST_BYTES)
         self._targets: dict[bytes, Target] = {}
         self._heads: dict[bytes, Head] = {}
@@ -93,6 +101,10 @@ class Heads:
                 self._heads.clear()
             self._heads[raw] = head
 
+    def forget(self) -> None:
+        """Remember nothing: other keys are known, so what a head may do is another matter."""
+        self._heads.clear()
+
     def read(self, url: bytes, fields: list[tuple[bytes, bytes]]) -> Head | None:
         """Return what a parsed head says, or None where its call must go the usual way."""
         target = self._targets.get(url) or self._learn(url)
@@ -100,6 +112,9 @@ class Heads:
         if target is None or len(headers) < len(fields) or not _UNUSUAL.isdisjoint(headers):
             return None
         if wanted_coding(headers.get(b"accept-encoding", b"").decode("latin-1")) is not None:
+            return None
+        key_name = self._check_key(headers)
+        if key_name is None:
             return None
         length = headers.get(b"content-length", b"")
         if not length.isdigit() or len(length) > 9 or int(length) > self._largest_bytes:
@@ -114,7 +129,18 @@ class Heads:
         except InputError:
             return None
         sent_id = _text(headers, HEADER.encode()) or ""
-        return Head(target, int(length), media_type, shape, header_length, timeout_s, sent_id)
+        parent = _text(headers, PARENT_HEADER.encode()) or ""
+        return Head(
+            target, int(length), media_type, shape, header_length, timeout_s, sent_id, parent, key_name
+        )
+
+    def _check_key(self, headers: dict[bytes, bytes]) -> str | None:
+        """Return the name of the key that was sent, empty where none is needed, or None for a refusal."""
+        if self._keys is None:
+            return ""
+        sent = sent_key(_text(headers, AUTHORIZATION.encode()), _text(headers, API_KEY.encode()))
+        key = self._keys.find(sent)
+        return key.name if key is not None and key.allows("predict") else None
 
     def _learn(self, url: bytes) -> Target | None:
         """Take a request line apart and remember it, if it is one for the lane."""

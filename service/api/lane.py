@@ -36,6 +36,7 @@ from service.metrics import Metrics
 from service.record import Record, choose_id
 from service.registry import Registry, Served
 from service.settings import Settings
+from service.trace import TRACE_HEADER
 
 
 class Lane:
@@ -51,7 +52,7 @@ class Lane:
         self.limits = self.settings.limits
         self.ledger: Ledger = state.ledger
         self.registry: Registry = state.registry
-        self.heads = Heads(self.settings)
+        self.heads = Heads(self.settings, state.api_keys)
 
     def admit(self, head: Head, protocol: LaneProtocol) -> _Call | None:
         """Return a call, or None where it would be refused, which is said the usual way."""
@@ -66,6 +67,7 @@ class Lane:
         identifier = choose_id(head.sent_id)
         record = Record(identifier, "POST", target.log_path, target.route, served.name, served.version)
         record.statistics = served.statistics
+        record.key = head.key_name
         return _Call(self, protocol, head, served, record)
 
 
@@ -220,7 +222,7 @@ class _Call:
         self._work: asyncio.Future[Any] | None = None
         self._question: Question | None = None
         self._whole = False
-        lane.ledger.begin()
+        lane.ledger.begin(record, head.parent)
 
     def limit_body_time(self) -> None:
         """Give the rest of the body its time, when it did not come with the head."""
@@ -265,6 +267,8 @@ class _Call:
 
     def _submit(self, question: Question) -> None:
         self._question = question
+        if self._record.trace is not None:
+            self._record.trace.submit()
         if question.timeout_s is not None and question.timeout_s < self._head.timeout_s:
             self._set_timer(question.timeout_s, late(question.timeout_s))
         self._work = self._served.batcher.submit(question.rows, question.priority)
@@ -278,7 +282,10 @@ class _Call:
             return
         try:
             assert self._question is not None
-            reply = self._question.reply(work.result())
+            answers = work.result()
+            if self._record.trace is not None:
+                self._record.trace.answered(answers)
+            reply = self._question.reply(answers)
             headers = b"content-type: %b\r\n" % reply.media_type.encode()
             for name, value in reply.headers:
                 headers += b"%b: %b\r\n" % (name.encode(), value.encode())
@@ -305,6 +312,8 @@ class _Call:
         parts.append(headers)
         if not self.keep_alive and b"connection: close" not in headers:
             parts.append(b"connection: close\r\n")
+        if self._record.trace is not None:
+            parts.append(b"%b: %b\r\n" % (TRACE_HEADER.encode(), self._record.trace.id.encode()))
         identifier = self._record.request_id.encode()
         parts.append(b"content-length: %d\r\nx-request-id: %b\r\n\r\n" % (len(body), identifier))
         parts.append(body)

@@ -14,6 +14,7 @@ from service.ledger import Ledger
 from service.logs import request_id
 from service.record import HEADER, Record, choose_id
 from service.registry import Registry, Served, Which
+from service.trace import PARENT_HEADER, TRACE_HEADER
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        identifier = choose_id(Headers(scope=scope).get(HEADER, ""))
+        sent = Headers(scope=scope)
+        identifier = choose_id(sent.get(HEADER, ""))
         token = request_id.set(identifier)
         record = scope[_SCOPE_KEY] = Record(identifier, scope["method"], quote_path(scope["path"]))
         started = False
@@ -68,11 +70,13 @@ class RequestMiddleware:
                 record.status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers[HEADER] = identifier
+                if record.trace is not None:
+                    headers[TRACE_HEADER] = record.trace.id
                 if scope["app"].state.draining:  # a kept connection would be cut when the port closes
                     headers["connection"] = "close"
             await send(message)
 
-        self._ledger.begin()
+        self._ledger.begin(record, sent.get(PARENT_HEADER, ""))
         try:
             await self._app(scope, receive, send_with_id)
         except Exception as error:  # noqa: BLE001 - the border: the caller gets an answer and the log the trace

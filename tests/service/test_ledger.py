@@ -31,7 +31,7 @@ class Harness:
 
     def answer(self, status: int = 200, model: str = "m", route: str = "/r") -> Record:
         record = Record("id", "POST", "/path", route, model, "1" if model else "", status)
-        self.ledger.begin()
+        self.ledger.begin(record)
         self.ledger.finish(record)
         return record
 
@@ -76,7 +76,7 @@ async def test_each_kind_of_answer_has_a_count_of_its_own_and_one_time_for_its_r
 async def test_the_time_of_a_request_is_from_its_beginning_to_its_end() -> None:
     harness = Harness()
     record = Record("id", "POST", "/path", "/r", "m", "1")
-    harness.ledger.begin()
+    harness.ledger.begin(record)
     await asyncio.sleep(0.02)
     harness.ledger.finish(record)
     await asyncio.sleep(0.02)
@@ -88,12 +88,13 @@ async def test_the_time_of_a_request_is_from_its_beginning_to_its_end() -> None:
 
 async def test_what_has_begun_and_is_not_answered_is_in_flight() -> None:
     harness = Harness()
-    harness.ledger.begin()
-    harness.ledger.begin()
+    waiting = [Record("id", "POST", "/path") for _ in range(2)]
+    for record in waiting:
+        harness.ledger.begin(record)
     harness.answer()
     await until(lambda: harness.sample("octet_in_flight") == 2)
-    harness.ledger.finish(Record("id", "POST", "/path"))
-    harness.ledger.finish(Record("id", "POST", "/path"))
+    for record in waiting:
+        harness.ledger.finish(record)
     await until(lambda: harness.sample("octet_in_flight") == 0)
     assert sum(map(len, harness.log.written)) == 3
 
