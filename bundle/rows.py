@@ -195,8 +195,6 @@ def bucket_of(manifest: Manifest, row: Row) -> Hashable:
 
     Lengths in one bucket differ by a factor of at most the square root of two.
     """
-    if manifest.task == "classification":
-        return _bucket_of(size_of(row))
     measured = {tensor.lengths_of for tensor in manifest.inputs}
     return tuple(_bucket_of(array.size) if name in measured else array.shape for name, array in row.items())
 

@@ -17,9 +17,10 @@ from typing import NamedTuple
 from bundle.answer import Answer
 from bundle.errors import BundleError
 from bundle.manifest import MANIFEST_FILE
-from bundle.predictor import Predictor, load_predictor
+from bundle.predictor import Predictor, create_predictor, load_predictor
 from bundle.repository import list_bundles
 from bundle.rows import Row, bucket_of
+from bundle.self_test import read_golden
 from bundle.serving import SERVING_FILE, Serving
 from bundle.session import count_nodes
 from bundle.trusted import read_trusted
@@ -128,6 +129,20 @@ class Loader:
         )
         return Loaded(predictor, predictor.warm_up())
 
+    def load_fp32(self, predictor: Predictor, reason: str) -> Loaded:
+        """Load the fp32 graph of a bundle that is in service, as it was read then.
+
+        Args:
+            reason: why it should serve in the place of the other graph.
+
+        Raises:
+            BundleError: it cannot be served; the message says why.
+        """
+        bundle = predictor.bundle
+        other = create_predictor(bundle, "fp32", predictor.provider, fallback=reason, callers=self._callers)
+        other.check_self(read_golden(bundle))
+        return Loaded(other, other.warm_up())
+
     def prepare(
         self, name: str, serving: Serving, known: Known, *, only: Collection[int] | None = None
     ) -> Prepared:
@@ -201,26 +216,31 @@ def put_into_service(loaded: Loaded, settings: Settings, resources: Resources, m
         statistics.queued,
         partial(resources.tap.ran, predictor),
     )
-    served = Served(predictor, batcher, statistics)
+    monitored = None if resources.monitor is None else resources.monitor.open(predictor)
+    served = Served(predictor, batcher, statistics, monitored)
     _info(predictor, metrics).set(1)
     metrics.model_fallback.labels(*labels).set(predictor.fallback is not None)
+    metrics.shadow_fallback.labels(*labels).set(0)
     metrics.model_ready.labels(*labels).set(1)
     nodes = ", ".join(f"{count} nodes on {name}" for name, count in count_nodes(predictor.session).items())
     logger.info("%s/%s is ready: %s on %s, %s", *labels, predictor.precision, predictor.provider, nodes)
     return served
 
 
-def take_out_of_service(served: Served, metrics: Metrics, *, replaced: bool) -> None:
+def take_out_of_service(served: Served, resources: Resources, metrics: Metrics, *, replaced: bool) -> None:
     """Tell the metrics and the log that no more calls will come. What has come is answered.
 
     Args:
         replaced: whether the same version is served anew.
     """
     served.batcher.retire()
+    if resources.monitor is not None:
+        resources.monitor.close(served.predictor)
     _info(served.predictor, metrics).set(0)
     if not replaced:
         metrics.model_ready.labels(served.name, served.version).set(0)
         metrics.model_fallback.labels(served.name, served.version).set(0)
+        metrics.shadow_fallback.labels(served.name, served.version).set(0)
         logger.info("%s/%s is not served any more", served.name, served.version)
 
 

@@ -13,6 +13,8 @@ from bundle.serving import Serving, read_serving
 from service.errors import ModelNotReadyError, UnknownModelError
 from service.loader import Known, Loaded, Loader, put_into_service, runner_of
 from service.metrics import Metrics
+from service.monitoring.keys import choose_keys
+from service.monitoring.monitor import Monitor
 from service.pool import RunPool
 from service.resources import Resources
 from service.served import Served, ServedModel, Which
@@ -125,10 +127,19 @@ class Registry:
 
 
 def open_registry(settings: Settings, metrics: Metrics) -> Registry:
-    """Return a registry that serves nothing yet."""
+    """Return a registry that serves nothing yet.
+
+    Raises:
+        OSError: the key file of prediction ids cannot be used.
+    """
     pool = RunPool(settings.run_threads)
     metrics.threads.set(pool.threads)
-    return Registry([], Resources(pool))
+    keys = choose_keys(settings.feedback_key_file)
+    monitor = Monitor(metrics, keys, settings.monitor_rows_per_s, settings.feedback_max_age_s)
+    resources = Resources(pool, monitor=monitor)
+    if settings.monitor_rows_per_s:
+        resources.tap.add(monitor)
+    return Registry([], resources)
 
 
 def fill_registry(registry: Registry, settings: Settings, metrics: Metrics) -> None:

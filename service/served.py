@@ -13,6 +13,7 @@ from bundle.predictor import Predictor
 from bundle.serving import CANARY, STABLE, Serving
 from service.batcher import Batcher
 from service.errors import UnknownModelError
+from service.monitoring.monitored import Monitored
 from service.statistics import Statistics
 
 
@@ -33,11 +34,13 @@ class Served:
 
     Attributes:
         statistics: of what it has done; told by its runner and by whoever answers its calls.
+        monitored: what is known of its answers; None where they are not monitored.
     """
 
     predictor: Predictor
     batcher: Batcher[Answer]
     statistics: Statistics = field(default_factory=Statistics)
+    monitored: Monitored | None = None
 
     @property
     def name(self) -> str:

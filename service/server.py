@@ -176,6 +176,7 @@ def backend_of(app: FastAPI) -> Backend:
         decoders=state.decoders,
         control=state.control,
         is_draining=lambda: bool(state.draining),
+        keys=state.api_keys,
     )
 
 

@@ -5,11 +5,12 @@ A flag beats a variable, which beats the default. `python -m service --help` lis
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -80,6 +81,45 @@ class Settings(BaseSettings):
     trusted_digests: Path | None = None
     """File of the bundles that may be served, a line `<sha256 of manifest.json>  <name>/<version>` each; by
     default any may."""
+    api_keys_file: Path | None = None
+    """File of the API keys that calls need, a line `<role>[,<role>] <SHA-256 of the key> [<name>]` each, with
+    the roles predict, feedback and admin; by default no key is needed."""
+    traces_url: str | None = None
+    """Where OpenTelemetry traces are sent by OTLP over HTTP, such as http://collector:4318/v1/traces; by
+    default nowhere."""
+    traces_share: float = Field(default=1.0, ge=0, le=1)
+    """Share of the requests that are traced where their callers have not decided that (traceparent)."""
+    shadow_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of rows that also run on the fp32 graph, in the background, to tell how often int8 differs."""
+    shadow_rows_per_s: float = Field(default=20.0, gt=0, allow_inf_nan=False)
+    """Most rows that one process takes for that in a second; what is more is dropped and counted."""
+    shadow_min_agreement: float | None = Field(default=None, gt=0, lt=1)
+    """Share of compared rows on which int8 and fp32 must agree; where it is lower, the fp32 graph takes over.
+    By default it never does."""
+    review_url: str | None = None
+    """Store of the review queue, which keeps inputs that the models are not sure of: sqlite:///file (four
+    slashes for an absolute path) or postgresql://…; by default nothing is kept."""
+    review_max_confidence: float = Field(default=0.0, ge=0, le=1)
+    """Keep inputs whose answers have a smaller confidence for review, also where the model's own policy
+    accepts them."""
+    review_max_items: int = Field(default=1000, ge=1)
+    """Most inputs of one model that are kept for review."""
+    review_max_bytes: int = Field(default=256 * 1024 * 1024, ge=1)
+    """Most bytes of inputs of all models together that are kept for review."""
+    review_max_age_s: int = Field(default=30 * 24 * 3600, ge=1)
+    """Time after which an input is not kept for review any more, unless it has a label that was not exported
+    yet."""
+    review_rows_per_s: int = Field(default=500, ge=1)
+    """Rows that each process judges for review a second, at most; those that a caller of :confidence had
+    judged cost nothing."""
+    monitor_rows_per_s: int = Field(default=100, ge=0)
+    """Rows that each process judges a second, shared out among its versions, for the live figures and drift
+    tests, beside those that callers of `:confidence` ask about; 0 for none."""
+    feedback_key_file: Path | None = None
+    """File of the key that signs prediction ids, and on a second line the one before it, whose ids are still
+    taken; by default a random key for each start."""
+    feedback_max_age_s: int = Field(default=30 * 24 * 3600, ge=1)
+    """How long after an answer its right label is taken."""
     log_format: Literal["text", "json"] = "text"
     """One line a request, as text or as a JSON object. Payloads are never logged."""
 
@@ -89,6 +129,32 @@ class Settings(BaseSettings):
         text = str(value)
         if text != "off" and not (text.isascii() and text.isdigit() and int(text) <= _LARGEST_PORT):
             raise ValueError(f'must be "off" or a port of at most {_LARGEST_PORT}')
+        return value
+
+    @field_validator("traces_url")
+    @classmethod
+    def _check_traces_url(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must be a URL of http or https")
+        if value is not None and find_spec("opentelemetry") is None:
+            raise ValueError("traces need OpenTelemetry, which the extra 'tracing' installs")
+        return value
+
+    @field_validator("shadow_min_agreement")
+    @classmethod
+    def _check_min_agreement(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and not info.data.get("shadow_share"):
+            raise PydanticCustomError("no_share", "needs a shadow_share over 0, or nothing is compared")
+        return value
+
+    @field_validator("review_url")
+    @classmethod
+    def _check_review_url(cls, value: str | None) -> str | None:
+        schemes = ("sqlite:///", "postgresql://", "postgres://")
+        if value is not None and not (value.startswith(schemes) and value not in schemes):
+            raise ValueError("must be sqlite:///file or postgresql://…")
+        if value is not None and not value.startswith("sqlite") and find_spec("psycopg") is None:
+            raise ValueError("PostgreSQL needs psycopg, which the extra 'postgres' installs")
         return value
 
     @field_validator("versions")
@@ -115,7 +181,12 @@ class Settings(BaseSettings):
         """Whether callers may change what is served."""
         if self.model_control == "explicit":
             return True
-        return self.model_control != "none" and _is_loopback(self.host)
+        return self.model_control != "none" and self.is_private
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only this machine can reach the service."""
+        return _is_loopback(self.host)
 
     @property
     def limits(self) -> Limits:

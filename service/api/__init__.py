@@ -2,6 +2,6 @@
 
 Imports go one way only:
 lane > heads | description > schemas > predict | infer | models | oip | repository | health | docs >
-answering > paths | signatures > inputs | outputs | raw | tensors | body | requests | compression >
+answering | roles > paths | signatures > inputs | outputs | raw | tensors | body | requests | compression >
 instances | forms > calls | problems.
 """

@@ -5,7 +5,6 @@ There is one entry for each operation, for all its paths: with a version, with a
 
 from __future__ import annotations
 
-import re
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -14,21 +13,29 @@ from fastapi.openapi.utils import get_openapi
 
 from service.api.forms import MULTIPART
 from service.api.inputs import JSON, MEDIA_TYPES, OCTETS
+from service.api.paths import without_version
 from service.api.problems import form_of
-from service.api.schemas import FLAG, SCHEMAS, TEXT, Schema, an_object, list_of, ref
+from service.api.roles import role_of
+from service.api.schema_parts import FLAG, TEXT, Schema, an_object, list_of, ref
+from service.api.schemas import SCHEMAS
 
-# Of calls that choose a model, that read a body, and that run a model beside that.
+# Of calls that choose a model, that read a body, that look at the review queue, and that run a model.
 _CHOOSES = (404, 500, 503)
 _READS = (400, 404, 408, 413, 500, 503)
+_REVIEWS = (400, 404, 500, 503)
 _RUNS = (400, 404, 408, 413, 415, 429, 500, 503, 504)
 
-# What a path says between the model's name and the rest.
-_WITHIN = re.compile(r"(/versions/\{version\}|/labels/\{alias\})(?=[/:]|$)")
 _FILE: Schema = {"type": "string", "format": "binary"}
 _BINARY: Schema = {"schema": _FILE}
 _NAME: Schema = {"type": "string", "pattern": "^[^/:]+$"}
 _RETRY = {"Retry-After": {"description": "Seconds.", "schema": TEXT}}
 _REQUEST_ID = {"X-Request-Id": {"description": "The one sent, or a new one.", "schema": TEXT}}
+_CHALLENGE = {"WWW-Authenticate": {"description": "`Bearer`.", "schema": TEXT}}
+_HEADERS = {401: _CHALLENGE, 429: _RETRY, 503: _RETRY}
+_SECURITY: Schema = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
+}
 _INLINE_LENGTH = "Inference-Header-Content-Length"
 
 _PREDICT_BODY: Schema = {
@@ -74,6 +81,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("get", "/v1/models"): Operation(_json(ref("Models"))),
     ("get", "/v1/models/{name}"): Operation(_json(ref("Model")), _CHOOSES),
     ("get", "/v1/models/{name}/metadata"): Operation(_json(ref("ModelSignatures")), _CHOOSES),
+    ("get", "/v1/models/{name}/report"): Operation(
+        {"text/html": {"schema": TEXT}, **_json(ref("Report"))}, (400, *_CHOOSES)
+    ),
     ("get", "/v1/models/{name}/serving"): Operation(_json(ref("Serving")), (400, *_CHOOSES)),
     ("put", "/v1/models/{name}/serving"): Operation(_json(ref("Serving")), (*_READS, 504)),
     ("post", "/v1/models/{name}:predict"): Operation(
@@ -82,6 +92,23 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("post", "/v1/models/{name}:confidence"): Operation(
         _json(ref("Confidences")), _RUNS, _PREDICT_BODY, {**_TIMEOUT, **_SHAPE}
     ),
+    ("post", "/v1/models/{name}:feedback"): Operation(
+        _json(ref("FeedbackResults")),
+        (*_READS, 401, 409, 410),
+        _json(ref("FeedbackRequest")),
+    ),
+    ("get", "/v1/models/{name}/monitor"): Operation(_json(ref("MonitorReport")), (*_CHOOSES, 504)),
+    ("get", "/v1/models/{name}/review"): Operation(_json(ref("ReviewItems")), _REVIEWS),
+    ("get", "/v1/models/{name}/review:export"): Operation({OCTETS: _BINARY}, _REVIEWS),
+    ("get", "/v1/models/{name}/review/{item}"): Operation(
+        {
+            **_json(ref("ReviewInput")),
+            **dict.fromkeys(("image/png", "audio/wav", "text/plain", OCTETS), _BINARY),
+        },
+        _REVIEWS,
+    ),
+    ("put", "/v1/models/{name}/review/{item}"): Operation(_json(ref("ReviewItem")), _READS),
+    ("delete", "/v1/models/{name}/review/{item}"): Operation(_json(an_object({"deleted": TEXT})), _REVIEWS),
     ("get", "/v2"): Operation(_json(ref("Server"))),
     ("get", "/v2/health/live"): Operation(_json(an_object({"live": FLAG}))),
     ("get", "/v2/health/ready"): Operation(_json(an_object({"ready": FLAG})), (500, 503)),
@@ -113,18 +140,25 @@ def describe(app: FastAPI) -> None:
             document = get_openapi(
                 title=app.title, version=app.version, description=app.description, routes=app.routes
             )
-            document["components"] = {"schemas": SCHEMAS}
+            document["components"] = {"schemas": SCHEMAS, "securitySchemes": _SECURITY}
+            security: list[dict[str, list[str]]] = [{name: []} for name in _SECURITY]
+            if not app.state.api_keys.required:
+                security.append({})
             for path, methods in document["paths"].items():
                 for method, route in methods.items():
-                    _complete(path, method, route)
+                    _complete(path, method, route, security)
             app.openapi_schema = document
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents
 
 
-def _complete(path: str, method: str, route: dict[str, Any]) -> None:
-    operation = OPERATIONS[method, _WITHIN.sub("", path)]
+def _complete(path: str, method: str, route: dict[str, Any], security: list[dict[str, list[str]]]) -> None:
+    operation = OPERATIONS[method, without_version(path)]
+    role = role_of(method.upper(), path)
+    if role is not None:
+        route["description"] += f"\n\nWhere the server has API keys, it needs one with the role `{role}`."
+        route["security"] = security
     parameters = route.setdefault("parameters", [])
     for parameter in parameters:
         if parameter["in"] == "path":
@@ -146,10 +180,10 @@ def _complete(path: str, method: str, route: dict[str, Any]) -> None:
     route["responses"] = {"200": _answer(operation)} | {
         str(status): {
             "description": HTTPStatus(status).phrase,
-            "headers": {**_REQUEST_ID, **(_RETRY if status in (429, 503) else {})},
+            "headers": {**_REQUEST_ID, **_HEADERS.get(status, {})},
             "content": content,
         }
-        for status in operation.refusals
+        for status in sorted({*operation.refusals, *(() if role is None else (401, 403))})
     }
 
 
@@ -157,6 +191,6 @@ def _answer(operation: Operation) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": "Done.", "headers": dict(_REQUEST_ID)}
     if operation.answer:
         answer["content"] = operation.answer
-    if OCTETS in operation.answer:
+    if _INLINE_LENGTH in operation.headers:
         answer["headers"][_INLINE_LENGTH] = {"description": "Bytes of the JSON in front.", "schema": TEXT}
     return answer

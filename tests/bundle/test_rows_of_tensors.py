@@ -111,6 +111,20 @@ def test_only_rows_that_can_be_stacked_share_a_bucket(sounds: Manifest) -> None:
     assert bucket(100, 3) != bucket(100, 4)
 
 
+def test_rows_of_a_classification_without_lengths_share_a_bucket_only_in_one_shape(image: Manifest) -> None:
+    inputs = [spec("pixels", "batch", 2, "width")]
+    manifest = Manifest.model_validate(
+        image.model_dump() | {"inputs": inputs, "decoding": {"kind": "tensor"}}
+    )
+    assert manifest.task == "classification"
+
+    def bucket(width: int) -> object:
+        return bucket_of(manifest, {"pixels": np.zeros((2, width), np.float32)})
+
+    assert bucket(9) == bucket(9)
+    assert bucket(9) != bucket(10)  # nothing says where a shorter one would end
+
+
 def test_a_model_without_a_batch_dimension_takes_tensors_as_they_are(image: Manifest) -> None:
     manifest = taking(image, spec("x"), spec("y", "n", optional=True), batched=False)
     x = np.array(1, np.float32)

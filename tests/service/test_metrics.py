@@ -48,6 +48,37 @@ def test_each_metric_has_a_help_text_and_the_prefix_of_the_service() -> None:
         "octet_model_ready",
         "octet_model_info",
         "octet_model_fallback",
+        "octet_shadow_compared",
+        "octet_shadow_disagreements",
+        "octet_shadow_abs_dp",
+        "octet_shadow_dropped",
+        "octet_shadow_fallback",
+        "octet_review_stored",
+        "octet_review_unseen",
+        "octet_review_unavailable",
+        "octet_confidence",
+        "octet_predictions",
+        "octet_accepted",
+        "octet_prediction_set_size",
+        "octet_ood_pvalue",
+        "octet_ood_flagged",
+        "octet_drift_psi",
+        "octet_drift_pvalue",
+        "octet_calibration_stale",
+        "octet_label_prior_estimate",
+        "octet_accuracy_estimated",
+        "octet_calibration_info",
+        "octet_calibration_age_seconds",
+        "octet_feedback",
+        "octet_feedback_answers",
+        "octet_feedback_confidence",
+        "octet_feedback_accepted",
+        "octet_feedback_covered",
+        "octet_live_accuracy",
+        "octet_live_accepted_risk",
+        "octet_live_ece",
+        "octet_live_ece_null95",
+        "octet_live_coverage",
         "octet_threads",
         "octet_draining",
     }
@@ -66,6 +97,15 @@ def test_many_values_at_once_count_as_they_do_one_by_one(values: list[float]) ->
     assert found.keys() == expected.keys()
     for name, value in found.items():
         assert value == pytest.approx(expected[name])
+
+
+def test_values_that_were_counted_by_bucket_count_as_they_do_one_by_one() -> None:
+    counted, one_by_one = Metrics(), Metrics()
+    counted.prediction_set_size.labels("m", "1", "0.1").add_counts([2, 0, 1, 0, 0, 0, 0, 0, 0, 1], 105.0)
+    for size in (1, 1, 3, 100):
+        one_by_one.prediction_set_size.labels("m", "1", "0.1").observe(size)
+    name = "octet_prediction_set_size"
+    assert lines_of(counted, name) == lines_of(one_by_one, name)
 
 
 def lines_of(metrics: Metrics, family: str) -> dict[str, float]:

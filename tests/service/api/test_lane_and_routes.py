@@ -325,6 +325,7 @@ class Service:
                         answer.body = answer.body.replace(text.encode(), b"new")
                         answer.headers.pop("content-length")
                 answer.body, timed = re.subn(rb'"timing_us":\{.*?\}', b'"timing_us":{}', answer.body)
+                answer.body = re.sub(rb'"prediction_id":"[\w-]+"', b'"prediction_id":""', answer.body)
                 if timed:
                     answer.headers.pop("content-length", None)
                 answers.append((answer.status, answer.headers, answer.body, answer.informational))
@@ -346,7 +347,7 @@ class Service:
             for sample in family.samples
             if sample.name.startswith("octet_")
             and not sample.name.endswith(("_seconds_sum", "_seconds_bucket"))
-            and sample.name not in ("octet_connections", "octet_in_flight")
+            and sample.name not in ("octet_connections", "octet_in_flight", "octet_calibration_age_seconds")
         }
 
 
