@@ -70,8 +70,8 @@ def read_keys(path: Path) -> Keys:
         )
     if any(len(each) < _SHORTEST_BYTES for each in found):
         raise OSError(f"a key in the feedback key file {path} has fewer than {_SHORTEST_BYTES} characters")
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        logger.warning("other users may use the feedback key file %s; chmod 600 keeps them out", path)
+    if mode & stat.S_IRWXO:  # a group may read a secret that is mounted into a container
+        logger.warning("every user may use the feedback key file %s; chmod 600 keeps them out", path)
     return make_keys(*found)
 
 
