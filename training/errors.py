@@ -25,5 +25,9 @@ class PublishError(TrainingError):
     """The bundle cannot be put into the model repository."""
 
 
+class ReportError(TrainingError):
+    """The evaluation report cannot be made."""
+
+
 class ImportModelError(TrainingError):
     """An ONNX file from somewhere else cannot be made a bundle; the message says why."""

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from bundle.confidence import softmax
 
 ECE_BINS = 15
+# Outcomes drawn to see what a calibrated model scores: enough for p-values down to .001.
+NULL_DRAWS = 1_000
 
 
 @dataclass(frozen=True)
@@ -68,3 +70,44 @@ def expected_calibration_error(
     bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     gaps = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
+
+
+def calibration_p_value(
+    confidences: NDArray[np.floating], correct: NDArray[np.bool_], seed: int = 0, draws: int = NULL_DRAWS
+) -> float:
+    """Return how often a calibrated model has a calibration error at least as large as this one.
+
+    A calibrated model is right about each item with a probability that is its confidence. Its errors over
+    `draws` draws of such outcomes are compared with the one that was found (Vaicenavicius et al. 2019,
+    section 4, consistency resampling).
+
+    Args:
+        confidences: (n,) of the answers.
+        correct: (n,) whether each is right.
+
+    Returns:
+        (1 + #{drawn >= found}) / (draws + 1): small where the model is not calibrated.
+    """
+    found = expected_calibration_error(np.asarray(confidences, np.float64), correct)
+    # Equal counts of right answers give sums that differ by rounding alone.
+    at_least = (_null_errors(confidences, seed, draws) >= found - 1e-12).sum()
+    return float((1 + at_least) / (draws + 1))
+
+
+def null_quantile(
+    confidences: NDArray[np.floating], level: float = 0.95, seed: int = 0, draws: int = NULL_DRAWS
+) -> float:
+    """Return the calibration error that a calibrated model exceeds in a share 1 - level of draws.
+
+    Args:
+        confidences: (n,) of the answers.
+        level: 0..1.
+    """
+    return float(np.quantile(_null_errors(confidences, seed, draws), level))
+
+
+def _null_errors(confidences: NDArray[np.floating], seed: int, draws: int) -> NDArray[np.float64]:
+    """The calibration errors of outcomes drawn from the confidences themselves, (draws,)."""
+    wide = np.asarray(confidences, np.float64)
+    random = np.random.default_rng(seed)
+    return np.array([expected_calibration_error(wide, random.random(len(wide)) < wide) for _ in range(draws)])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.small import pixels, sounds
-from training.data.augment import move_images, vary_speech
+from training.data.augment import add_echo, colour_speech, move_images, vary_speaker, vary_speech
 from training.synthetic import draw_digit
 
 
@@ -94,3 +94,93 @@ def test_the_gain_is_as_large_as_it_is_said_to_be() -> None:
     gains_db = 20 * torch.log10(varied[:, 0] / 0.1)
     assert -6.01 <= gains_db.min() < -4
     assert 4 < gains_db.max() <= 6.01
+
+
+def level_db(sounds: torch.Tensor) -> torch.Tensor:
+    return 10 * torch.log10(sounds.square().sum(1))
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), lengths=st.lists(st.integers(1, 3000), min_size=1, max_size=4))
+def test_coloured_and_echoing_sounds_keep_their_length_and_level(seed: int, lengths: list[int]) -> None:
+    torch.manual_seed(seed)
+    samples, before = sounds(*lengths, seed=seed)
+    for change in (colour_speech, add_echo):
+        changed, after = change(samples, before)
+        assert torch.equal(after, before)
+        assert (changed.shape, changed.dtype) == (samples.shape, samples.dtype)
+        for row, old, length in zip(changed, samples, lengths, strict=True):
+            assert row.isfinite().all()
+            assert not row[length:].any()
+            if row.any():  # a single band may be all there was
+                assert row.norm() == pytest.approx(float(old.norm()), rel=1e-4)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), lengths=st.lists(st.integers(1, 3000), min_size=1, max_size=4))
+def test_another_speaker_stays_within_the_bounds_of_sound(seed: int, lengths: list[int]) -> None:
+    torch.manual_seed(seed)
+    samples, before = sounds(*lengths, seed=seed)
+    varied, after = vary_speaker(samples, before)
+    assert varied.shape == (len(lengths), int(after.max()))
+    assert varied.isfinite().all()
+    assert varied.abs().max() <= 1
+    for row, old, new in zip(varied, lengths, after.tolist(), strict=True):
+        assert max(1, int(old / 1.2) - 1) <= new <= old / 0.8 + 1
+        assert not row[new:].any()
+
+
+def test_without_room_colour_and_echo_leave_sounds_as_they_are() -> None:
+    samples, lengths = sounds(400, 900, 1)
+    torch.testing.assert_close(colour_speech(samples, lengths, max_db=0, max_gap=0)[0], samples)
+    torch.testing.assert_close(add_echo(samples, lengths, share=0)[0], samples)
+
+
+def responses_db(n: int = 64, **bounds: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """What colour does to the bins of a click: their frequencies, and the changes up to a constant."""
+    samples = torch.zeros(n, 4000)
+    samples[:, 2000] = 0.5
+    coloured, _ = colour_speech(samples, torch.full((n,), 4000), **bounds)
+    bands = 20 * torch.log10(torch.fft.rfft(coloured).abs() + 1e-9)
+    return torch.fft.rfftfreq(4000, 1 / 8000), bands
+
+
+def test_colour_changes_bands_by_as_much_as_it_is_said_to() -> None:
+    torch.manual_seed(6)
+    _, bands = responses_db(max_db=9, max_gap=0)
+    spread = bands.amax(1) - bands.amin(1)
+    assert spread.max() < 18.1
+    assert spread.median() > 8
+    steps = bands.diff(dim=1).abs()
+    assert steps.max() < 0.6  # in lines between few points, not a jagged one
+
+
+def test_one_band_is_taken_out() -> None:
+    torch.manual_seed(7)
+    hertz, bands = responses_db(max_db=0, max_gap=0.2)
+    mels = torch.log10(1 + hertz / 700) / torch.log10(torch.tensor(1 + 4000 / 700))
+    widths = []
+    for row in bands:
+        gone = (row < row.median() - 20).nonzero().flatten()
+        if len(gone):
+            assert (gone.diff() == 1).all()
+            widths.append(float(mels[gone[-1]] - mels[gone[0]]))
+    assert len(widths) > 50
+    assert 0.15 < max(widths) <= 0.2
+
+
+def test_echoes_die_away_and_some_sounds_have_none() -> None:
+    torch.manual_seed(8)
+    samples = torch.zeros(200, 5000)
+    samples[:, 100] = 0.5
+    changed, _ = add_echo(samples, torch.full((200,), 5000), share=0.5, max_decay=3200, max_echo_db=0)
+    tails = changed[:, 101:]
+    echoing = tails.abs().amax(1) > 1e-5
+    assert 70 < int(echoing.sum()) < 130
+    assert changed[:, :100].abs().max() < 1e-5  # nothing is heard before the sound
+    relative_db = level_db(tails[echoing]) - level_db(changed[echoing, 100:101])
+    assert -20.5 < relative_db.min() < -15
+    assert -5 < relative_db.max() < 0.5
+    energy = tails[echoing].square().sum(0)
+    assert energy[:300].sum() > 5 * energy[1500:1800].sum()
+    assert energy[3300:].sum() < 1e-6 * energy.sum()

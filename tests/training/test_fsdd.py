@@ -82,6 +82,15 @@ def test_every_split_has_the_same_speakers_and_digits(data_dir: Path) -> None:
         assert Counter(part.labels.tolist()) == {digit: 2 * len(SPLIT_TAKES[name]) for digit in (3, 7)}
 
 
+def test_the_groups_are_the_speakers(data_dir: Path) -> None:
+    for name, part in load_fsdd(data_dir):
+        assert part.groups is not None
+        # By name: digit, then speaker, then take.
+        assert (
+            part.groups.tolist() == (["ann"] * len(SPLIT_TAKES[name]) + ["bob"] * len(SPLIT_TAKES[name])) * 2
+        )
+
+
 def test_the_splits_are_always_the_same(data_dir: Path) -> None:
     for (_, a), (_, b) in zip(load_fsdd(data_dir), load_fsdd(data_dir), strict=True):
         assert np.array_equal(a.ids, b.ids)

@@ -52,13 +52,24 @@ def test_options_reach_the_recipe_and_the_others_keep_their_defaults(
 ) -> None:
     calls: list[tuple[Any, Any]] = []
 
-    def train(config: Any, places: Any, weights_from: Path | None) -> Path:
+    def train(config: Any, places: Any, weights_from: Path | None, review: Path | None) -> Path:
         calls.append((config, places))
-        assert weights_from == (Path("/w") if config.seed == 7 else None)
+        assert (weights_from, review) == ((Path("/w"), Path("/r")) if config.seed == 7 else (None, None))
         return tmp_path
 
     monkeypatch.setattr(mnist_cnn, "train", train)
-    flags = ["--seed", "7", "--fit.max-epochs", "2", "--data-dir", "/d", "--weights-from", "/w"]
+    flags = [
+        "--seed",
+        "7",
+        "--fit.max-epochs",
+        "2",
+        "--data-dir",
+        "/d",
+        "--weights-from",
+        "/w",
+        "--review",
+        "/r",
+    ]
     assert main(["mnist-cnn", *flags]) == 0
     assert main(["mnist-cnn"]) == 0
     (config, places), (default, default_places) = calls

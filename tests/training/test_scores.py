@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 
 from bundle.confidence import softmax
 from training.scores import (
     ECE_BINS,
     brier_score,
+    calibration_p_value,
     expected_calibration_error,
     negative_log_likelihood,
+    null_quantile,
     score,
 )
 
@@ -83,3 +86,41 @@ def test_the_brier_score_goes_from_0_to_2_and_leaves_its_argument_alone() -> Non
     assert brier_score(probabilities, np.array([0, 0])) == 0
     assert brier_score(probabilities, np.array([1, 1])) == 2
     assert probabilities.tolist() == [[1.0, 0.0], [1.0, 0.0]]
+
+
+def outcomes(seed: int, n: int = 300, power: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Confidences, and whether each answer is right: as often as it says, or as often as its power."""
+    random = np.random.default_rng(seed)
+    confidences = random.uniform(0.3, 1, n)
+    return confidences, random.random(n) < confidences**power
+
+
+def test_a_calibrated_model_has_p_values_that_are_spread_evenly() -> None:
+    found = [calibration_p_value(*outcomes(seed), seed=seed, draws=199) for seed in range(300)]
+    assert stats.kstest(found, "uniform").pvalue > 0.01
+    assert np.mean(np.array(found) <= 0.05) == pytest.approx(0.05, abs=0.04)
+
+
+def test_a_model_that_is_too_sure_has_a_small_p_value() -> None:
+    found = [calibration_p_value(*outcomes(seed, power=2.0), draws=199) for seed in range(20)]
+    assert max(found) <= 0.01
+
+
+def test_a_p_value_is_the_count_of_its_definition_and_repeatable() -> None:
+    confidences, correct = outcomes(1, n=50)
+    random = np.random.default_rng(7)
+    drawn = [naive_ece(confidences, random.random(50) < confidences, ECE_BINS) for _ in range(99)]
+    expected = (1 + sum(d >= naive_ece(confidences, correct, ECE_BINS) - 1e-12 for d in drawn)) / 100
+    assert calibration_p_value(confidences, correct, seed=7, draws=99) == expected
+    assert null_quantile(confidences, 0.9, seed=7, draws=99) == pytest.approx(np.quantile(drawn, 0.9))
+
+
+def test_a_model_that_is_always_right_and_says_so_is_calibrated() -> None:
+    assert calibration_p_value(np.ones(30), np.ones(30, bool), draws=99) == 1.0
+    assert null_quantile(np.ones(30), draws=99) == 0.0
+    assert calibration_p_value(np.ones(30), np.arange(30) > 0, draws=99) == 0.01
+
+
+def test_a_larger_sample_of_a_calibrated_model_has_a_smaller_error() -> None:
+    few, many = (null_quantile(outcomes(0, n)[0]) for n in (300, 10_000))
+    assert many == pytest.approx(few * (300 / 10_000) ** 0.5, rel=0.2)

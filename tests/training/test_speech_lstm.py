@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
-from torch.nn.utils.rnn import pad_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 from tests.small import HIDDEN, LSTM_INPUTS, lstm, make_lstm, sounds
 from training.export import check_parity, export_onnx
@@ -44,6 +44,23 @@ def test_features_are_the_mean_of_the_states_over_the_real_frames() -> None:
         _, features = NETWORK(samples, sizes)
     expected = torch.stack([row[:count].mean(0) for row, count in zip(states, counts, strict=True)])
     torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_states_and_gradients_are_those_of_packed_sequences() -> None:
+    network = make_lstm()
+    samples, sizes = sounds(1900, 400, 1)
+    frames, counts = network.front_end(samples, sizes)
+    packed = pack_padded_sequence(frames, counts, batch_first=True, enforce_sorted=False)
+    expected, _ = pad_packed_sequence(network.lstm(packed)[0], batch_first=True, total_length=frames.shape[1])
+    found = network.recur(frames, counts)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+    weights = list(network.lstm.parameters())
+    for mine, theirs in zip(
+        torch.autograd.grad(found.square().sum(), weights),
+        torch.autograd.grad(expected.square().sum(), weights),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
 
 
 def test_the_exported_weights_run_in_the_gate_order_of_onnx() -> None:

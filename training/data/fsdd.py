@@ -6,6 +6,7 @@ import re
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,7 +51,8 @@ def load_fsdd(data_dir: Path) -> Splits:
     """Fetch if needed, verify, decode and split the recordings by take.
 
     Returns:
-        Splits whose items are (time,) float32 samples in -1..1 at 8 kHz, of differing lengths.
+        Splits whose items are (time,) float32 samples in -1..1 at 8 kHz, of differing lengths, and whose
+        groups are the speakers.
 
     Raises:
         DataError: the files are not there and cannot be fetched, or are not the published ones.
@@ -61,20 +63,28 @@ def load_fsdd(data_dir: Path) -> Splits:
     keys = [_parse(name) for name in names]
     parts = {}
     for split, takes in SPLIT_TAKES.items():
-        ids = [i for i, (_, take) in enumerate(keys) if take in takes]
+        ids = [i for i, key in enumerate(keys) if key.take in takes]
         parts[split] = Examples(
             ids=np.array(ids, dtype=np.int64),
             items=[
                 decode_audio((folder / names[i]).read_bytes(), DECODING, max_audio_s=MAX_AUDIO_S) for i in ids
             ],
-            labels=np.array([keys[i][0] for i in ids], dtype=np.int64),
+            labels=np.array([keys[i].digit for i in ids], dtype=np.int64),
+            groups=np.array([keys[i].speaker for i in ids], dtype=np.str_),
         )
     return Splits(**parts)
 
 
-def _parse(name: str) -> tuple[int, int]:
-    """Return (digit, take) of a recording."""
+class Recording(NamedTuple):
+    """What the name of a recording tells."""
+
+    digit: int
+    speaker: str
+    take: int
+
+
+def _parse(name: str) -> Recording:
     match = _NAME.fullmatch(name)
     if match is None:
         raise ValueError(f"{name} is not the name of a recording")
-    return int(match[1]), int(match[3])
+    return Recording(int(match[1]), match[2], int(match[3]))

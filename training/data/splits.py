@@ -18,18 +18,33 @@ class Examples:
         ids: (n,) int64, the item's number in the data set: what disjointness is checked by.
         items: n arrays, each one row of the model's data input, as decoded for serving.
         labels: (n,) int64 indices into the model's labels.
+        groups: (n,) names of whom or what each item comes from, such as its speaker; None where that is
+            not known. Items of one group are more alike than those of two.
     """
 
     ids: NDArray[np.int64]
     items: Sequence[NDArray[Any]]
     labels: NDArray[np.int64]
+    groups: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.ids) == len(self.items) == len(self.labels):
             raise ValueError("ids, items and labels differ in number")
+        if self.groups is not None and len(self.groups) != len(self.labels):
+            raise ValueError("groups and labels differ in number")
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def where(self, chosen: NDArray[np.bool_]) -> Examples:
+        """Return the items that (n,) booleans choose."""
+        places = np.flatnonzero(chosen).tolist()
+        return Examples(
+            ids=self.ids[places],
+            items=[self.items[i] for i in places],
+            labels=self.labels[places],
+            groups=None if self.groups is None else self.groups[places],
+        )
 
 
 @dataclass(frozen=True)
@@ -57,3 +72,30 @@ class Splits:
 
     def __iter__(self) -> Iterator[tuple[str, Examples]]:
         return ((field.name, getattr(self, field.name)) for field in fields(self))
+
+    def hold_out(self, group: str) -> Splits:
+        """Return splits that show how the model does on a group it never met.
+
+        The test split is all that the group has, from every split; the others go on without the group. What
+        the old test split has of other groups stands in none.
+
+        Raises:
+            ValueError: the groups are not known, or this one is in no split.
+        """
+        own = [part.where(_groups_of(part) == group) for _, part in self]
+        test = Examples(
+            ids=np.concatenate([part.ids for part in own]),
+            items=[item for part in own for item in part.items],
+            labels=np.concatenate([part.labels for part in own]),
+            groups=np.concatenate([_groups_of(part) for part in own]),
+        )
+        if not len(test):
+            raise ValueError(f"no item comes from {group}")
+        others = {name: part.where(_groups_of(part) != group) for name, part in self if name != "test"}
+        return Splits(**others, test=test)
+
+
+def _groups_of(examples: Examples) -> NDArray[np.str_]:
+    if examples.groups is None:
+        raise ValueError("it is not known what groups the items come from")
+    return examples.groups

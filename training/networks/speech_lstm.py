@@ -7,7 +7,6 @@ import copy
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from training.networks.log_mel import LogMel
 
@@ -41,10 +40,14 @@ class SpeechLstm(nn.Module):
         return self.head(self.dropout(features)), features
 
     def recur(self, frames: Tensor, counts: Tensor) -> Tensor:
-        """Run the LSTM over each row's own frames; (n, frames, mels) -> (n, frames, hidden)."""
-        packed = pack_padded_sequence(frames, counts.cpu(), batch_first=True, enforce_sorted=False)
-        states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=frames.shape[1])
-        return states
+        """Run the LSTM over each row's own frames; (n, frames, mels) -> (n, frames, hidden).
+
+        It runs on over what follows a row's own frames, which changes no earlier state, and that is dropped:
+        packed sequences spare these steps, yet take three times as long to train on CPUs.
+        """
+        real = torch.arange(frames.shape[1], device=frames.device)[None, :] < counts[:, None]
+        states: Tensor = self.lstm(frames)[0]
+        return states * real.unsqueeze(-1)
 
 
 class ExportableSpeechLstm(nn.Module):

@@ -20,11 +20,14 @@ from training.card import CardFacts
 from training.config import FitConfig, GateConfig, Places, RecipeConfig
 from training.data import mnist
 from training.data.augment import move_images
+from training.data.notmnist import find_notmnist
+from training.data.review import with_reviewed
 from training.data.splits import Examples, Splits
 from training.export import check_parity, export_onnx, take_network
 from training.fit import Batch, fit
 from training.networks.residual_cnn import ResidualCnn
 from training.quantize import quantize_convolutions
+from training.report.gallery import GALLERY_FILE
 from training.synthetic import draw_digit
 
 logger = logging.getLogger(__name__)
@@ -45,14 +48,20 @@ class MnistCnnConfig(RecipeConfig):
     """Most rows that are run together."""
 
 
-def train(config: MnistCnnConfig, places: Places, weights_from: Path | None = None) -> Path:
+def train(
+    config: MnistCnnConfig, places: Places, weights_from: Path | None = None, review: Path | None = None
+) -> Path:
     """Train on MNIST and publish; return the bundle's directory.
 
     Args:
         weights_from: a published bundle of the same configuration, whose network is taken instead of a new
             one. Everything after the training is done anew.
+        review: labelled items of a review queue, which are trained on too.
     """
-    return build(config, places, mnist.load_mnist(places.data_dir), weights_from)
+    splits = mnist.load_mnist(places.data_dir)
+    if review is not None:
+        config, splits = with_reviewed(config, splits, review, facts(config).inputs, mnist.LABELS)
+    return build(config, places, splits, weights_from)
 
 
 def build(config: MnistCnnConfig, places: Places, splits: Splits, weights_from: Path | None = None) -> Path:
@@ -64,7 +73,16 @@ def build(config: MnistCnnConfig, places: Places, splits: Splits, weights_from: 
         fp32, weights_commit = take_network(weights_from, config)
     int8, quantization = quantize_convolutions(fp32, _quantization_batches(splits.train))
     graphs = Graphs(fp32, int8, quantization, weights_commit)
-    return assemble(config, facts(config), graphs, splits, golden_inputs(), places.models_dir)
+    return assemble(
+        config,
+        facts(config),
+        graphs,
+        splits,
+        golden_inputs(),
+        places.models_dir,
+        strangers=find_notmnist(places.data_dir),
+        gallery=places.run_dir(config) / GALLERY_FILE,
+    )
 
 
 def _fit_and_export(config: MnistCnnConfig, places: Places, splits: Splits) -> tuple[onnx.ModelProto, str]:

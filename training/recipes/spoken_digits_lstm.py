@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
@@ -20,12 +21,14 @@ from training.assemble import Facts, Graphs, assemble, take_graphs
 from training.card import CardFacts
 from training.config import FitConfig, GateConfig, Places, RecipeConfig
 from training.data import fsdd
-from training.data.augment import vary_speech
+from training.data.augment import vary_speaker, vary_speech
+from training.data.review import with_reviewed
 from training.data.splits import Examples, Splits
 from training.export import check_parity, export_onnx
 from training.fit import Batch, fit
 from training.networks.speech_lstm import AnchoredSpeechLstm, ExportableSpeechLstm, SpeechLstm
 from training.quantize import quantize_lstm
+from training.report.gallery import GALLERY_FILE
 from training.synthetic import sing_vowels
 
 logger = logging.getLogger(__name__)
@@ -48,16 +51,28 @@ class SpokenDigitsLstmConfig(RecipeConfig):
     gates: GateConfig = GateConfig(min_agreement=0.99)
     hidden: int = 256
     """Units of the LSTM."""
+    # Left out where it is the default, so that what was published before it was there keeps its digest.
+    augmentation: Literal["light", "strong"] = Field("light", exclude_if=lambda value: value == "light")
+    """How much training recordings are varied; "strong" as by other speakers, microphones and rooms."""
 
 
-def train(config: SpokenDigitsLstmConfig, places: Places, weights_from: Path | None = None) -> Path:
+def train(
+    config: SpokenDigitsLstmConfig,
+    places: Places,
+    weights_from: Path | None = None,
+    review: Path | None = None,
+) -> Path:
     """Train on the Free Spoken Digit Dataset and publish; return the bundle's directory.
 
     Args:
         weights_from: a published bundle of the same configuration, whose graphs are taken, not made anew.
             Everything after the quantization is done anew.
+        review: labelled items of a review queue, which are trained on too.
     """
-    return build(config, places, fsdd.load_fsdd(places.data_dir), weights_from)
+    splits = fsdd.load_fsdd(places.data_dir)
+    if review is not None:
+        config, splits = with_reviewed(config, splits, review, facts(config).inputs, fsdd.LABELS)
+    return build(config, places, splits, weights_from)
 
 
 def build(
@@ -67,7 +82,15 @@ def build(
     L.seed_everything(config.seed)
     taken = None if weights_from is None else take_graphs(weights_from, config)
     graphs = taken or _make_graphs(config, places, splits)
-    return assemble(config, facts(config), graphs, splits, golden_inputs(), places.models_dir)
+    return assemble(
+        config,
+        facts(config),
+        graphs,
+        splits,
+        golden_inputs(),
+        places.models_dir,
+        gallery=places.run_dir(config) / GALLERY_FILE,
+    )
 
 
 def _make_graphs(config: SpokenDigitsLstmConfig, places: Places, splits: Splits) -> Graphs:
@@ -81,7 +104,7 @@ def _make_graphs(config: SpokenDigitsLstmConfig, places: Places, splits: Splits)
         DataLoader(Utterances(splits.validation), 100, collate_fn=pad),
         config.fit,
         places.run_dir(config),
-        augment=_augment,
+        augment=_AUGMENTATIONS[config.augmentation],
     )
     inputs = {"samples": ("batch", "time"), "lengths": ("batch",)}
     example = pad([train_items[0], train_items[1]])[:2]
@@ -117,8 +140,10 @@ def facts(config: SpokenDigitsLstmConfig) -> Facts:
             licence=fsdd.LICENCE,
             attribution=fsdd.ATTRIBUTION,
             limits=(
-                "Every split holds the same six speakers. For a speaker who is new to it the model is "
-                "far worse; how much is not measured here.",
+                "Every split holds the same six speakers. Models of this recipe that were trained without "
+                "one of them (in short runs, 12 epochs) are right on 66 % of that speaker's recordings, 35 "
+                "to 89 %; their sets at alpha .05 hold the right label in 57 %, and of what they accept at "
+                "a target risk of 2 % they get 22 % wrong (docs/held-out-speakers.md).",
                 "One digit a recording, trimmed close to the word, little noise.",
                 "Anything that is no digit is called a digit all the same.",
                 "The log-mel front end is fp32 in both graphs; only the LSTM is int8.",
@@ -167,5 +192,12 @@ class Utterances(Dataset[tuple[Array, Any]]):
         return self._pairs[index]
 
 
-def _augment(batch: Batch) -> Batch:
+def _vary_lightly(batch: Batch) -> Batch:
     return vary_speech(*batch)
+
+
+def _vary_strongly(batch: Batch) -> Batch:
+    return vary_speaker(*batch)
+
+
+_AUGMENTATIONS = {"light": _vary_lightly, "strong": _vary_strongly}

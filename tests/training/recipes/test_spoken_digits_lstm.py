@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from training.errors import DataError
 from training.isolation import allowed_shift
 from training.networks.log_mel import LogMel
 from training.networks.speech_lstm import ANCHORS
+from training.recipes import spoken_digits_lstm
 from training.recipes.spoken_digits_lstm import (
     PARITY_LENGTHS,
     SpokenDigitsLstmConfig,
@@ -133,3 +135,30 @@ def test_the_facts_agree_with_the_splits_of_the_data_set() -> None:
     card = facts(CONFIG).card.data
     for takes in fsdd.SPLIT_TAKES.values():
         assert f"{takes[0]}-{takes[-1]}" in card
+
+
+def test_the_usual_augmentation_leaves_the_digest_of_earlier_bundles_as_it_was() -> None:
+    assert "augmentation" not in CONFIG.model_dump()
+    strong = CONFIG.model_copy(update={"augmentation": "strong"})
+    assert strong.model_dump()["augmentation"] == "strong"
+    assert strong.sha256() != CONFIG.sha256()
+
+
+@pytest.mark.parametrize("strong", [False, True])
+def test_recordings_are_varied_as_much_as_the_configuration_says(
+    strong: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def record(name: str) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+        def vary(samples: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            calls.append(name)
+            return samples, lengths
+
+        return vary
+
+    for name in ("vary_speech", "vary_speaker"):
+        monkeypatch.setattr(spoken_digits_lstm, name, record(name))
+    monkeypatch.setattr(fsdd, "load_fsdd", lambda _: vowel_splits())
+    train(CONFIG.model_copy(update={"augmentation": "strong"}) if strong else CONFIG, places_in(tmp_path))
+    assert calls == ["vary_speaker" if strong else "vary_speech"] * 2
