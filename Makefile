@@ -54,8 +54,8 @@ $(CHECKOV)/.installed: tests/deploy/checkov-requirements.txt
 serve: install ## Serve the committed models on http://127.0.0.1:8000 (ARGS="--port 9000 …")
 	@exec $(BIN)/python -m service $(ARGS)
 
-test: install-dev install-clients ## Run the whole suite (with OCTET_DATA_DIR: the committed models over the real test sets too)
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+test: install-dev install-clients ## Run the whole suite, on all processors (ARGS=-n0: on one; with OCTET_DATA_DIR: the committed models over the real test sets too)
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --cov --cov-report=term $(ARGS)
 
 test-deploy: install-dev install-deploy ## Build the images, run the whole stack and break it (needs Docker with Compose)
 	$(BIN)/python -m pytest -m deploy tests/deploy $(ARGS)
