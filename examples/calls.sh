@@ -22,7 +22,7 @@ call --data-binary @seven.png -H 'Content-Type: image/png' "$url/v1/models/mnist
 
 echo "# JSON: a list of instances, here one image as base64"
 printf '{"instances": [{"b64": "%s"}]}' "$(base64 < seven.png | tr -d '\n')" |
-  call --data-binary @- -H 'Content-Type: application/json' "$url/v1/models/mnist-cnn/versions/3:predict"
+  call --data-binary @- -H 'Content-Type: application/json' "$url/v1/models/mnist-cnn/versions/4:predict"
 
 echo "# A raw tensor: three blank images, uint8 [3, 28, 28]"
 head -c $((3 * 28 * 28)) /dev/zero |

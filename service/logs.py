@@ -58,6 +58,10 @@ def configure_logs(log_format: Literal["text", "json"]) -> None:
             "root": {"level": "INFO", "handlers": ["stderr"]},
             # Its start and stop are logged by us, and its warnings are of what any caller can send.
             # What has changed on disk is logged by us too.
-            "loggers": {"uvicorn.error": {"level": "ERROR"}, "watchfiles": {"level": "WARNING"}},
+            "loggers": {
+                "uvicorn": {"handlers": [], "propagate": True},  # it may have set up its own before
+                "uvicorn.error": {"level": "ERROR"},
+                "watchfiles": {"level": "WARNING"},
+            },
         }
     )

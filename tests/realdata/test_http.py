@@ -63,7 +63,7 @@ def png(pixels: np.ndarray) -> bytes:
 async def test_mnist_over_http(mnist_test: Examples, start_service: Callable[..., LiveServer]) -> None:
     server = start_service()
     bodies = [png(pixels) for pixels in mnist_test.items]
-    path = "/v1/models/mnist-cnn/versions/3:predict?top_k=10"
+    path = "/v1/models/mnist-cnn/versions/4:predict?top_k=10"
     labels, probabilities = await post_all(server.url, path, "image/png", bodies)
     assert (labels == mnist_test.labels).mean() >= 0.995
 
@@ -72,7 +72,7 @@ async def test_mnist_over_http(mnist_test: Examples, start_service: Callable[...
     assert (labels == logits.argmax(axis=1)).all()
     assert np.abs(probabilities - softmax(logits, predictor.temperature)).max() <= 1e-5
 
-    asked = {"model": "mnist-cnn", "version": "3"}
+    asked = {"model": "mnist-cnn", "version": "4"}
     assert counted(server.url, "octet_requests_total", status="200", **asked) == len(bodies)
     assert counted(server.url, "octet_requests_total", model="mnist-cnn") == len(bodies)
     assert counted(server.url, "octet_rows_total", **asked) == len(bodies)
@@ -96,7 +96,7 @@ async def test_spoken_digits_over_http(
         bodies = [resampled(sound, rate_hz) for sound in fsdd_test.items]
         again, _ = await post_all(server.url, path, "audio/wav", bodies)
         assert (again == labels).mean() >= 0.99, rate_hz
-    asked = {"model": "spoken-digits-lstm", "version": "3", "status": "200"}
+    asked = {"model": "spoken-digits-lstm", "version": "4", "status": "200"}
     assert counted(server.url, "octet_requests_total", **asked) == 4 * len(fsdd_files)
 
 

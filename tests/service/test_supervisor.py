@@ -19,6 +19,7 @@ from bench.load import closed_loop
 from bundle.errors import BundleError
 from service.handover import Intake
 from service.metrics import MULTIPROCESS_VARIABLE
+from service.monitoring.keys import write_random_key
 from service.server import bind
 from service.settings import Settings
 from service.supervisor import CANNOT_START, _work, supervise
@@ -354,12 +355,15 @@ def test_workers_that_cannot_start_stop_the_supervisor_with_their_reason(
 def test_a_worker_that_cannot_start_tells_its_parent_and_exits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = Settings(models=tmp_path, port=0)
+    models, key_file = tmp_path / "models", tmp_path / "key"
+    models.mkdir()
+    write_random_key(key_file)
+    settings = Settings(models=models, port=0, feedback_key_file=key_file)
     failures = multiprocessing.get_context("spawn").SimpleQueue()
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(SystemExit) as stopped:
         _work(settings, Intake(theirs), failures)
     assert stopped.value.code == CANNOT_START
-    assert failures.get() == f"the model repository {tmp_path} holds no bundle <name>/<version>"
+    assert failures.get() == f"the model repository {models} holds no bundle <name>/<version>"
     failures.close()
     assert capsys.readouterr().err == ""
