@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from bundle.manifest import Manifest, Metrics, Precision
+from bundle.manifest import REPORT_FILE, Manifest, Metrics, Precision
 from bundle.predictor import load_predictor
 from bundle.repository import list_bundles, read_bundle
 from training.card import write_card
@@ -67,6 +68,14 @@ def test_the_card_is_written_from_the_manifest(directory: Path) -> None:
     recipe = mnist_cnn if manifest.name == "mnist-cnn" else spoken_digits_lstm
     facts = recipe.facts(CONFIGS[manifest.name])
     assert (directory / "README.md").read_text(encoding="utf-8") == write_card(manifest, facts.card)
+
+
+@pytest.mark.parametrize("directory", COMMITTED, ids=list(ACCEPTED))
+def test_every_figure_of_a_committed_report_was_measured_and_holds(directory: Path) -> None:
+    report = json.loads(read_bundle(directory).read(REPORT_FILE))
+    assert report["figures"]
+    assert [each for each in report["figures"] if each["held"] is not True] == []
+    assert report["held"] is True
 
 
 @pytest.mark.parametrize("directory", COMMITTED, ids=list(ACCEPTED))
