@@ -15,6 +15,7 @@ from service.loader import Known, Loaded, Loader, put_into_service, runner_of
 from service.metrics import Metrics
 from service.monitoring.keys import choose_keys
 from service.monitoring.monitor import Monitor
+from service.monitoring.once import Once
 from service.pool import RunPool
 from service.resources import Resources
 from service.served import Served, ServedModel, Which
@@ -116,6 +117,8 @@ class Registry:
         for model in self._models.values():
             for served in model.versions.values():
                 await served.batcher.stop()
+        if self.resources.monitor is not None:
+            await self.resources.monitor.stop()
         self.resources.pool.executor.shutdown(wait=True)
 
     def _model(self, name: str) -> ServedModel:
@@ -135,7 +138,9 @@ def open_registry(settings: Settings, metrics: Metrics) -> Registry:
     pool = RunPool(settings.run_threads)
     metrics.threads.set(pool.threads)
     keys = choose_keys(settings.feedback_key_file)
-    monitor = Monitor(metrics, keys, settings.monitor_rows_per_s, settings.feedback_max_age_s)
+    url, max_age_s = settings.feedback_redis_url, settings.feedback_max_age_s
+    once = None if url is None else Once(url, max_age_s)
+    monitor = Monitor(metrics, keys, settings.monitor_rows_per_s, max_age_s, once=once)
     resources = Resources(pool, monitor=monitor)
     if settings.monitor_rows_per_s:
         resources.tap.add(monitor)

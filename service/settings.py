@@ -120,6 +120,9 @@ class Settings(BaseSettings):
     taken; by default a random key for each start."""
     feedback_max_age_s: int = Field(default=30 * 24 * 3600, ge=1)
     """How long after an answer its right label is taken."""
+    feedback_redis_url: str | None = None
+    """Redis (redis://…, rediss://… or unix://…) by which all replicas know what feedback was counted, so that
+    each counts once; by default each process refuses the repeats that it saw itself."""
     log_format: Literal["text", "json"] = "text"
     """One line a request, as text or as a JSON object. Payloads are never logged."""
 
@@ -129,6 +132,15 @@ class Settings(BaseSettings):
         text = str(value)
         if text != "off" and not (text.isascii() and text.isdigit() and int(text) <= _LARGEST_PORT):
             raise ValueError(f'must be "off" or a port of at most {_LARGEST_PORT}')
+        return value
+
+    @field_validator("feedback_redis_url")
+    @classmethod
+    def _check_feedback_redis_url(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        if value is not None and find_spec("redis") is None:
+            raise ValueError("it needs the package redis, which the extra 'redis' installs")
         return value
 
     @field_validator("traces_url")

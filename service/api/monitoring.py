@@ -72,7 +72,7 @@ async def feedback(request: Request, name: str) -> Response:
         raise InputError("no feedback is taken here")
     outcomes = []
     for number, each in enumerate(sent, 1):
-        outcomes.append(monitor.take(name, served, Feedback(each.prediction_id, each.label)))
+        outcomes.append(await monitor.take(name, served, Feedback(each.prediction_id, each.label)))
         if not number % _AT_A_TIME:
             await asyncio.sleep(0)
     if is_one and outcomes[0].error is not None:

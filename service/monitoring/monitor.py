@@ -24,6 +24,7 @@ from service.errors import ForgedFeedbackError, LateFeedbackError, RepeatedFeedb
 from service.metrics import Metrics
 from service.monitoring.keys import Keys
 from service.monitoring.monitored import Monitored
+from service.monitoring.once import Once
 from service.monitoring.tokens import Claim, read_token
 from service.tap import Shown
 from service.turn import Together
@@ -33,6 +34,7 @@ _TELL_S = 1.0
 # Answers whose feedback is remembered, so that it counts once.
 _MOST_SEEN = 100_000
 COUNTED = "counted"
+_REPEATED = "the right label of this answer was told before"
 
 
 class Feedback(NamedTuple):
@@ -65,6 +67,7 @@ class Monitor:
         rows_per_s: how many rows of all versions to judge beside those that callers have judged; 0 for none.
         max_age_s: how long a prediction id is taken.
         clock: seconds that only grow.
+        once: knows what other replicas have counted; None where nobody does.
     """
 
     def __init__(
@@ -74,8 +77,10 @@ class Monitor:
         rows_per_s: int,
         max_age_s: int,
         clock: Callable[[], float] = time.monotonic,
+        once: Once | None = None,
     ) -> None:
         self.clock = clock
+        self._once = once
         self._metrics = metrics
         self._keys = keys
         self._rows_per_s = rows_per_s
@@ -122,7 +127,7 @@ class Monitor:
         for which, found in unjudged.items():
             self._monitored[which].count(_judge_together(found))
 
-    def take(self, name: str, served: Mapping[str, Monitored | None], feedback: Feedback) -> Outcome:
+    async def take(self, name: str, served: Mapping[str, Monitored | None], feedback: Feedback) -> Outcome:
         """Take one feedback, and count what became of it.
 
         Args:
@@ -136,6 +141,8 @@ class Monitor:
             version = monitored.version
             label = _label_of(monitored, feedback.label)
             self._remember(claim)
+            if self._once is not None and not await self._once.claim(claim.nonce):
+                raise _RefusedError("repeated", RepeatedFeedbackError(_REPEATED))
         except _RefusedError as refused:
             outcome = Outcome(refused.name, error=refused.error)
         else:
@@ -144,6 +151,11 @@ class Monitor:
             outcome = Outcome(COUNTED, correct=claim.answer == label)
         self._metrics.feedback.labels(name, version, outcome.name).inc()
         return outcome
+
+    async def stop(self) -> None:
+        """Let go of what it holds. Call it when no request is left."""
+        if self._once is not None:
+            await self._once.stop()
 
     def tell(self) -> None:
         """Bring the gauges up to date; it happens by itself soon after feedback."""
@@ -171,8 +183,7 @@ class Monitor:
 
     def _remember(self, claim: Claim) -> None:
         if claim.nonce in self._seen:
-            error = RepeatedFeedbackError("the right label of this answer was told before")
-            raise _RefusedError("repeated", error)
+            raise _RefusedError("repeated", RepeatedFeedbackError(_REPEATED))
         self._seen[claim.nonce] = None
         if len(self._seen) > _MOST_SEEN:
             self._seen.popitem(last=False)

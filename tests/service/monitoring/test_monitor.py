@@ -91,8 +91,8 @@ class Rig:
             if each.name == name
         }
 
-    def take(self, prediction_id: str, label: str | int, name: str = NAME) -> Outcome:
-        return self.monitor.take(name, {"1": self.monitored}, Feedback(prediction_id, label))
+    async def take(self, prediction_id: str, label: str | int, name: str = NAME) -> Outcome:
+        return await self.monitor.take(name, {"1": self.monitored}, Feedback(prediction_id, label))
 
 
 @pytest.fixture
@@ -234,8 +234,8 @@ def prediction_id(rig: Rig, answer: int = 1, confidence: float = 0.9) -> str:
 
 async def test_feedback_becomes_figures(rig: Rig) -> None:
     for label in [1] * 9 + [0]:
-        assert rig.take(prediction_id(rig), label) == Outcome("counted", correct=label == 1)
-    assert rig.take(prediction_id(rig, answer=0, confidence=0.39), tiny.LABELS[0]).correct
+        assert await rig.take(prediction_id(rig), label) == Outcome("counted", correct=label == 1)
+    assert (await rig.take(prediction_id(rig, answer=0, confidence=0.39), tiny.LABELS[0])).correct
     assert rig.samples("octet_feedback_total") == {("counted",): 11}
     assert rig.samples("octet_feedback_answers_total") == {
         ("13", "true"): 9,
@@ -255,8 +255,8 @@ async def test_feedback_becomes_figures(rig: Rig) -> None:
     assert rig.samples("octet_live_coverage") == {("0.05",): 9 / 11, ("0.1",): 9 / 11}
 
 
-def refused(rig: Rig, token: str, label: str | int = 1, name: str = NAME) -> tuple[str, str]:
-    outcome = rig.take(token, label, name)
+async def refused(rig: Rig, token: str, label: str | int = 1, name: str = NAME) -> tuple[str, str]:
+    outcome = await rig.take(token, label, name)
     assert outcome.error is not None
     assert outcome.correct is None
     return outcome.name, str(outcome.error)
@@ -266,22 +266,25 @@ async def test_feedback_that_cannot_be_counted_is_refused_and_that_is_counted(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = prediction_id(rig)
-    assert refused(rig, token[:-1] + "!")[0] == "forged"
+    assert (await refused(rig, token[:-1] + "!"))[0] == "forged"
     foreign = Minter(make_keys(b"x" * 32), NAME, "1", "00" * 32, 3).begin()
-    assert refused(rig, foreign(0, 1, 0.9, True, [0.1] * 3))[0] == "forged"
-    assert refused(rig, token, name="other") == ("wrong_model", f"the prediction_id is of the model {NAME!r}")
+    assert (await refused(rig, foreign(0, 1, 0.9, True, [0.1] * 3)))[0] == "forged"
+    assert await refused(rig, token, name="other") == (
+        "wrong_model",
+        f"the prediction_id is of the model {NAME!r}",
+    )
     for label in ("none", -1, 3):
-        assert refused(rig, token, label)[0] == "wrong_label"
+        assert (await refused(rig, token, label))[0] == "wrong_label"
     other_graph = Minter(KEYS, NAME, "1", "00" * 32, 3).begin()
-    assert refused(rig, other_graph(0, 1, 0.9, True, [0.1] * 3))[0] == "not_served"
+    assert (await refused(rig, other_graph(0, 1, 0.9, True, [0.1] * 3)))[0] == "not_served"
     other_version = Minter(KEYS, NAME, "2", rig.monitored.graph.hex() * 8, 3).begin()
-    assert refused(rig, other_version(0, 1, 0.9, True, [0.1] * 3))[0] == "not_served"
-    assert rig.take(token, 1).name == "counted"
-    assert refused(rig, token, 0)[0] == "repeated"
+    assert (await refused(rig, other_version(0, 1, 0.9, True, [0.1] * 3)))[0] == "not_served"
+    assert (await rig.take(token, 1)).name == "counted"
+    assert (await refused(rig, token, 0))[0] == "repeated"
     now_s = time.time()
     old = prediction_id(rig)
     monkeypatch.setattr(time, "time", lambda: now_s + 3_700)
-    assert refused(rig, old) == ("expired", "the prediction_id is older than 3600 s")
+    assert await refused(rig, old) == ("expired", "the prediction_id is older than 3600 s")
     assert rig.samples("octet_live_accuracy") == {(): 1}
     counted = rig.samples("octet_feedback_total")
     assert counted == {
@@ -292,5 +295,7 @@ async def test_feedback_that_cannot_be_counted_is_refused_and_that_is_counted(
 
 async def test_a_label_that_is_a_number_by_name_is_taken_by_its_name(rig: Rig) -> None:
     """Names are text, indices are numbers: nobody has to guess which is meant."""
-    assert rig.take(prediction_id(rig), "1").name == "wrong_label"  # no label of this model is called so
-    assert rig.take(prediction_id(rig), 1).name == "counted"
+    assert (
+        await rig.take(prediction_id(rig), "1")
+    ).name == "wrong_label"  # no label of this model is called so
+    assert (await rig.take(prediction_id(rig), 1)).name == "counted"
