@@ -76,7 +76,8 @@ def render_confidence(
     """Return the body of an answer.
 
     Without a fitted temperature nothing is calibrated: `confidence` is then null and the status "missing",
-    never a softmax by another name. With one but without evidence the status is "partial".
+    never a softmax by another name. With one but without evidence the status is "partial". Neither proves
+    anything, so nothing is accepted.
 
     Args:
         monitored: gives each answer its prediction id, and knows whether the calibration is stale.
@@ -106,6 +107,8 @@ def render_confidence(
         for number, result in enumerate(results if mint is not None else ()):
             assert mint is not None
             result["prediction_id"] = mint(number, result["index"], result["confidence"], None, None)
+        for result in results if policy.withhold else ():
+            _withhold(result)
         timing = _timing(answers, began_s)
         return {**content, "results": results, "calibration": calibration, "timing_us": timing}
     if monitored is not None:
@@ -167,7 +170,14 @@ def _bare(labels: tuple[str, ...], answer: Answer, policy: Policy, *, calibrated
             {"label": labels[index], "index": index, "p": row.probabilities[index] if calibrated else None}
             for index in row.order[: policy.top_k]
         ],
+        "accepted": False,
+        "reasons": ["no_calibration"],
     }
+
+
+def _withhold(result: dict[str, Any]) -> None:
+    """Leave out the labels of an answer that is not accepted."""
+    result |= dict.fromkeys({"label", "index", "top", "prediction_set"} & result.keys())
 
 
 class _Judge:
@@ -251,7 +261,7 @@ class _Judge:
                 number, best, confidence, not usual, judgement.label_p_values
             )
         if policy.withhold and reasons:
-            result |= dict.fromkeys(("label", "index", "top", "prediction_set"))
+            _withhold(result)
         return result
 
 

@@ -93,6 +93,8 @@ def _confidence() -> dict[str, Schema]:
         "entropy_bits": {"type": "number", "minimum": 0},
         "entropy_normalized": {"type": "number", "minimum": 0},
         "top": nullable(list_of(label, minItems=1)),
+        "accepted": {"type": "boolean"},
+        "reasons": list_of(enum("ood", "low_confidence", "no_threshold", "no_calibration")),
     }
     calibration = {
         "status": enum("valid", "stale", "partial", "missing"),
@@ -151,8 +153,6 @@ def _judgement() -> dict[str, Schema]:
         "credibility": PROBABILITY,
         "conformal_confidence": PROBABILITY,
         "ood": an_object(novelty),
-        "accepted": {"type": "boolean"},
-        "reasons": list_of(enum("ood", "low_confidence", "no_threshold")),
         "advice": list_of(enum("ambiguous_set", "stale_calibration")),
         "policy": an_object(policy),
     }

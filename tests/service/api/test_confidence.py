@@ -214,7 +214,15 @@ async def test_without_evidence_nothing_is_promised(calibrated: httpx.AsyncClien
         assert content["calibration"]["status"] == status
         (result,) = content["results"]
         assert (result["confidence"] is None) == (status == "missing")
-        assert not {"accepted", "prediction_set", "ood"} & set(result)
+        assert not {"bin", "prediction_set", "ood"} & set(result)
+        assert (result["accepted"], result["reasons"]) == (False, ["no_calibration"])
+        answer = await calibrated.post(
+            call, content=pixels.tobytes(), headers=OCTETS, params={"abstain": "withhold"}
+        )
+        (withheld,) = answer.json()["results"]
+        assert [withheld[name] for name in ("label", "index", "top")] == [None] * 3
+        assert withheld["confidence"] == result["confidence"]
+        assert "prediction_set" not in withheld
         answer = await calibrated.post(
             call, content=pixels.tobytes(), headers=OCTETS, params={"target_risk": 0.1}
         )
