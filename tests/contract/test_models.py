@@ -12,20 +12,19 @@ import pytest
 from bundle.manifest import REPORT_FILE, Manifest, Metrics, Precision
 from bundle.predictor import load_predictor
 from bundle.repository import list_bundles, read_bundle
+from tests.committed import MNIST_CNN, MODELS, SPOKEN_DIGITS_LSTM
 from training.card import write_card
 from training.recipes import mnist_cnn, spoken_digits_lstm
 from training.recipes.mnist_cnn import MnistCnnConfig
 from training.recipes.spoken_digits_lstm import SpokenDigitsLstmConfig
 
-MODELS = Path(__file__).parents[2] / "models"
 BUNDLES = [
     MODELS / name / str(version) for name, versions in list_bundles(MODELS).items() for version in versions
 ]
 IDS = [f"{path.parent.name}/{path.name}" for path in BUNDLES]
-# The versions that belong to the project; a person who trains more has them beside these.
 # int8 / fp32 of latency at batch 8, and of size: what the models were accepted by when they were published.
 ACCEPTED = {"mnist-cnn": (0.45, 0.30), "spoken-digits-lstm": (0.85, 0.60)}
-COMMITTED = [MODELS / name / "4" for name in ACCEPTED]
+COMMITTED = [MNIST_CNN, SPOKEN_DIGITS_LSTM]
 CONFIGS = {"mnist-cnn": MnistCnnConfig(), "spoken-digits-lstm": SpokenDigitsLstmConfig()}
 
 
@@ -99,7 +98,7 @@ def test_graphs_are_portable_and_tell_nothing_of_the_machine(directory: Path) ->
 
 
 def test_the_lstm_is_quantized_and_its_front_end_is_not() -> None:
-    directory = MODELS / "spoken-digits-lstm" / "3"
+    directory = SPOKEN_DIGITS_LSTM
     sizes = {}
     for precision in ("int8", "fp32"):
         model = onnx.load(directory / f"model.{precision}.onnx")

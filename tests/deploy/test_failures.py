@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from tests.committed import NEXT_VERSION, VERSION
 from tests.deploy.load import Load
 from tests.deploy.stack import REPLICAS, Stack, docker, health, run_octet, wait_until
 
@@ -76,12 +77,12 @@ def test_new_replicas_take_the_place_of_old_ones_without_a_lost_call(stack: Stac
 def test_all_replicas_switch_to_a_new_version_without_a_lost_call(stack: Stack, load: Load) -> None:
     with load:
         time.sleep(1)
-        run_octet("publish", str(stack.models / "mnist-cnn" / "3"), "--models", str(stack.models))
-        wait_until(lambda: load.outcomes[-1].version == "4", "the new version answers")
+        run_octet("publish", str(stack.models / "mnist-cnn" / VERSION), "--models", str(stack.models))
+        wait_until(lambda: load.outcomes[-1].version == NEXT_VERSION, "the new version answers")
         time.sleep(3)
     check(load, "all replicas switched to a new version")
-    assert {outcome.version for outcome in load.outcomes} == {"3", "4"}
-    assert {outcome.version for outcome in load.outcomes[-100:]} == {"4"}
+    assert {outcome.version for outcome in load.outcomes} == {VERSION, NEXT_VERSION}
+    assert {outcome.version for outcome in load.outcomes[-100:]} == {NEXT_VERSION}
 
 
 def test_the_front_stays_when_its_balancer_dies(stack: Stack) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.committed import NEXT_VERSION, VERSION
 from tests.conftest import ROOT
 from tests.deploy.manifests import Manifest, manifests, one, rendered_with_volume
 from tests.deploy.pod import Pod
@@ -140,16 +141,18 @@ def damage(source: Path) -> None:
 
 
 def add_unlisted(source: Path) -> None:
-    shutil.copytree(source / "mnist-cnn" / "3", source / "mnist-cnn" / "4")
-    manifest = source / "mnist-cnn" / "4" / "manifest.json"
-    manifest.write_text(re.sub(r'"version": 3\b', '"version": 4', manifest.read_text()))
+    shutil.copytree(source / "mnist-cnn" / VERSION, source / "mnist-cnn" / NEXT_VERSION)
+    manifest = source / "mnist-cnn" / NEXT_VERSION / "manifest.json"
+    manifest.write_text(
+        re.sub(rf'"version": {VERSION}\b', f'"version": {NEXT_VERSION}', manifest.read_text())
+    )
 
 
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
         (damage, "it was changed"),
-        (add_unlisted, "does not list mnist-cnn/4"),
+        (add_unlisted, f"does not list mnist-cnn/{NEXT_VERSION}"),
         (shutil.rmtree, "is not a directory"),
     ],
 )

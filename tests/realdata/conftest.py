@@ -11,8 +11,6 @@ from training.data.fsdd import load_fsdd
 from training.data.mnist import load_mnist
 from training.data.splits import Examples
 
-MODELS = Path(__file__).parents[2] / "models"
-
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:

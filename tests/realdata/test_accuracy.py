@@ -9,7 +9,7 @@ import pytest
 
 from bundle.manifest import Precision
 from bundle.predictor import load_predictor
-from tests.realdata.conftest import MODELS
+from tests.committed import MNIST_CNN, SPOKEN_DIGITS_LSTM
 from training.data.splits import Examples
 
 pytestmark = pytest.mark.realdata
@@ -34,9 +34,9 @@ def check(model: Path, examples: Examples, min_accuracy: float, min_agreement: f
 
 def test_mnist_cnn_reaches_its_figures(mnist_test: Examples) -> None:
     assert len(mnist_test) == 10_000
-    check(MODELS / "mnist-cnn" / "3", mnist_test, min_accuracy=0.995, min_agreement=0.999)
+    check(MNIST_CNN, mnist_test, min_accuracy=0.995, min_agreement=0.999)
 
 
 def test_spoken_digits_lstm_reaches_its_figures(fsdd_test: Examples) -> None:
     assert len(fsdd_test) == 300
-    check(MODELS / "spoken-digits-lstm" / "3", fsdd_test, min_accuracy=0.97, min_agreement=0.99)
+    check(SPOKEN_DIGITS_LSTM, fsdd_test, min_accuracy=0.97, min_agreement=0.99)

@@ -16,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bundle.confidence import softmax
 from bundle.predictor import load_predictor
+from tests.committed import MNIST_CNN, SPOKEN_DIGITS_LSTM, VERSION
 from tests.conftest import LiveServer
-from tests.realdata.conftest import MODELS
 from training.data.splits import Examples
 
 pytestmark = [pytest.mark.realdata, pytest.mark.anyio]
@@ -63,16 +63,16 @@ def png(pixels: np.ndarray) -> bytes:
 async def test_mnist_over_http(mnist_test: Examples, start_service: Callable[..., LiveServer]) -> None:
     server = start_service()
     bodies = [png(pixels) for pixels in mnist_test.items]
-    path = "/v1/models/mnist-cnn/versions/4:predict?top_k=10"
+    path = f"/v1/models/mnist-cnn/versions/{VERSION}:predict?top_k=10"
     labels, probabilities = await post_all(server.url, path, "image/png", bodies)
     assert (labels == mnist_test.labels).mean() >= 0.995
 
-    predictor = load_predictor(MODELS / "mnist-cnn" / "3")
+    predictor = load_predictor(MNIST_CNN)
     logits = predictor.run_all(predictor.rows(mnist_test.items)).logits
     assert (labels == logits.argmax(axis=1)).all()
     assert np.abs(probabilities - softmax(logits, predictor.temperature)).max() <= 1e-5
 
-    asked = {"model": "mnist-cnn", "version": "4"}
+    asked = {"model": "mnist-cnn", "version": VERSION}
     assert counted(server.url, "octet_requests_total", status="200", **asked) == len(bodies)
     assert counted(server.url, "octet_requests_total", model="mnist-cnn") == len(bodies)
     assert counted(server.url, "octet_rows_total", **asked) == len(bodies)
@@ -88,7 +88,7 @@ async def test_spoken_digits_over_http(
     labels, _ = await post_all(server.url, path, "audio/wav", fsdd_files)
     assert (labels == fsdd_test.labels).mean() >= 0.97
 
-    predictor = load_predictor(MODELS / "spoken-digits-lstm" / "3")
+    predictor = load_predictor(SPOKEN_DIGITS_LSTM)
     logits = predictor.run_all(predictor.rows(fsdd_test.items)).logits
     assert (labels == logits.argmax(axis=1)).all()
 
@@ -96,7 +96,7 @@ async def test_spoken_digits_over_http(
         bodies = [resampled(sound, rate_hz) for sound in fsdd_test.items]
         again, _ = await post_all(server.url, path, "audio/wav", bodies)
         assert (again == labels).mean() >= 0.99, rate_hz
-    asked = {"model": "spoken-digits-lstm", "version": "4", "status": "200"}
+    asked = {"model": "spoken-digits-lstm", "version": VERSION, "status": "200"}
     assert counted(server.url, "octet_requests_total", **asked) == 4 * len(fsdd_files)
 
 

@@ -123,7 +123,7 @@ async def test_a_store_that_is_away_is_told_once_and_found_again(
             tap.ran(*shown(predictor, 10))
             tap.hand_on()
             await eventually(lambda: counts(metrics).get("stored", 0) == 4)
-            assert counts(metrics)["unavailable"] == 0
+            await eventually(lambda: counts(metrics)["unavailable"] == 0)
     lines = [record.message for record in caplog.records]
     (failed, again) = lines
     assert failed.startswith("inputs are not kept for review, and serving goes on: the review store")
