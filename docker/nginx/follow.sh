@@ -3,11 +3,12 @@
 # configuration, so that is written and read anew when addresses come and go. `follow.sh once` writes it for the start.
 #
 # A replica is added once it is ready. One that is gone is left in for a while, which costs one short attempt every
-# ten seconds: a container that comes back mostly has the address that it had.
+# ten seconds: a container that comes back mostly has the address that it had. When it is ready again the
+# configuration is read anew, because nginx would not ask it for up to ten seconds after it failed.
 set -eu
 
 FILE=/tmp/nginx/replicas.conf
-STATE=/tmp/nginx/replicas # a line "<address> <seconds when it was last named>" each
+STATE=/tmp/nginx/replicas # a line "<address> <seconds when it was last named> <ready or out>" each
 ALIVE=/tmp/nginx/following
 PID=/tmp/nginx/balancer.pid
 GONE_S=30
@@ -24,16 +25,16 @@ ready() {
 look() {
   now_s=$(date +%s)
   names=$(named || true)
-  while read -r address seen_s; do
+  while read -r address seen_s _; do
     if echo "$names" | grep -qxF "$address"; then
-      echo "$address $now_s"
+      if ready "$address"; then echo "$address $now_s ready"; else echo "$address $now_s out"; fi
     elif [ $((now_s - seen_s)) -lt $GONE_S ]; then
-      echo "$address $seen_s"
+      echo "$address $seen_s out"
     fi
   done <$STATE
   for address in $names; do
     if ! grep -qF "$address " $STATE && ready "$address"; then
-      echo "$address $now_s"
+      echo "$address $now_s ready"
     fi
   done
 }
@@ -63,11 +64,13 @@ addresses() {
   awk '{ print $1 }' $STATE | sort
 }
 
+# Whether others are known than before, or one is ready again.
 turn() {
   before=$(addresses)
   look >$STATE.new
+  back=$(awk 'NR == FNR { was[$1] = $3; next } $3 == "ready" && was[$1] == "out"' $STATE $STATE.new)
   mv $STATE.new $STATE
-  [ "$(addresses)" != "$before" ]
+  [ "$(addresses)" != "$before" ] || [ -n "$back" ]
 }
 
 touch $STATE

@@ -64,9 +64,9 @@ def copy(bundle: Bundle, target: Path) -> None:
     """Write a bundle below `target`; its manifest last, so that a half-written one is none."""
     directory = target / bundle.manifest.name / str(bundle.manifest.version)
     directory.mkdir(parents=True, exist_ok=True)  # an init container may run again
-    for name, content in bundle.files.items():
+    for name in bundle.manifest.files:
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        (directory / name).write_bytes(content)
+        (directory / name).write_bytes(bundle.read(name))
     (directory / MANIFEST_FILE).write_bytes((bundle.directory / MANIFEST_FILE).read_bytes())
 
 

@@ -31,7 +31,8 @@ def test_every_replica_is_scraped(stack: Stack) -> None:
 
 
 def test_the_rules_of_prometheus_are_loaded(stack: Stack) -> None:
-    assert stack.ask_prometheus('ALERTS{alertname="OctetWatchdog", alertstate="firing"}')
+    firing = 'ALERTS{alertname="OctetWatchdog", alertstate="firing"}'
+    wait_until(lambda: stack.ask_prometheus(firing), "the rules are evaluated")
 
 
 def test_a_killed_replica_reaches_the_webhook(stack: Stack) -> None:

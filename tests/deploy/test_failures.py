@@ -16,11 +16,12 @@ LONGEST_S = 1.0
 
 
 def all_known(stack: Stack) -> bool:
-    """Whether the front sends calls to every replica that runs."""
+    """Whether the front sends calls to every replica that runs, and knows that it is ready."""
     text = docker("exec", stack.replicas("nginx")[0], "cat", "/tmp/nginx/replicas")
     address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
     addresses = docker("inspect", "--format", address, *stack.replicas()).split()
-    return set(addresses) <= {line.split()[0] for line in text.splitlines()}
+    known = [line.split() for line in text.splitlines()]
+    return set(addresses) <= {address for address, _, state in known if state == "ready"}
 
 
 def check(load: Load, what: str) -> None:
@@ -53,6 +54,7 @@ def test_a_rolling_restart_costs_no_call(stack: Stack, load: Load) -> None:
             assert docker("inspect", "--format", "{{.State.ExitCode}}", name).strip() == "0"
             docker("start", name)
             wait_until(lambda name=name: health(name) == "healthy", f"{name} is healthy")
+            wait_until(lambda: all_known(stack), "the front knows that it is ready")
         time.sleep(1)
     check(load, "both replicas restarted")
 
