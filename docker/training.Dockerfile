@@ -35,14 +35,14 @@ COPY --from=packages /opt/octet /opt/octet
 COPY bundle /app/bundle
 COPY training /app/training
 # A volume takes its owner from this folder when it is first used: data, checkpoints, and models where none are mounted.
-RUN install -d -o 1000 -g 1000 /work /work/models
+RUN install -d -o 1000 -g 1000 /octet /octet/models
 ENV PATH=/opt/octet/bin:$PATH \
     PYTHONPATH=/app \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     ORT_DISABLE_TELEMETRY=1 \
-    OCTET_DATA_DIR=/work/data \
+    OCTET_DATA_DIR=/octet/data \
     HOME=/tmp
-WORKDIR /work
+WORKDIR /octet
 USER 1000:1000
 ENTRYPOINT ["python", "-m", "training"]
