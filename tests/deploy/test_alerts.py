@@ -10,7 +10,8 @@ from tests.deploy.stack import REPLICAS, Stack, docker, wait_until
 
 pytestmark = pytest.mark.deploy
 
-LONGEST_S = 90
+# Two scrapes, the evaluation, the group: 24 s on a machine at rest, 64 s on a busy one.
+LONGEST_S = 150
 
 
 def told(stack: Stack, name: str, status: str, since_s: float) -> list[float]:
