@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import socket
@@ -115,6 +116,15 @@ def no_grpc_port() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OCTET_GRPC_PORT", "off")
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_handlers_of_others() -> Iterator[None]:
+    """A log handler that a test leaves on the root writes to a stream that is closed in the next."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield
+    root.handlers = [each for each in root.handlers if each in before]
 
 
 @dataclass
