@@ -16,6 +16,8 @@ from bundle.errors import InputError
 from bundle.manifest import Manifest, TensorSpec
 from bundle.media import AudioDecoding
 
+_BYTE = np.dtype(np.uint8)
+
 
 def check_row_shape(manifest: Manifest, tensor: TensorSpec, shape: tuple[int, ...], limits: Limits) -> None:
     """Check the shape of one row, and the length of a sound.
@@ -43,8 +45,8 @@ def check_values(tensor: TensorSpec, array: Array) -> None:
     if tensor.datatype == "BF16" and array.dtype == np.uint16:
         array = floats_from_bits(array)
     low, high = _bounds(tensor.datatype, tensor.allowed_range)
-    if array.dtype == np.uint8 and low <= 0 and high >= 255:
-        return  # every byte is in range
+    if array.dtype is _BYTE and low <= 0 and high >= 255:
+        return  # every one is in range
     smallest, largest = array.min(), array.max()
     if low <= smallest and largest <= high:  # never true of NaN
         return

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True)
-class RowConfidence:
+class RowConfidence(NamedTuple):
     """What is known of one row's answer, in plain Python numbers, as it is rendered.
 
     Attributes:

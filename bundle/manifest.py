@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -54,17 +55,17 @@ class TensorSpec(Frozen):
     allowed_range: tuple[float, float] | None = None
     optional: bool = False
 
-    @property
+    @cached_property
     def row_shape(self) -> tuple[int | str, ...]:
         """Shape of one row: `shape` without its batch dimension, where it has one."""
         return self.shape[1:] if self.batched else self.shape
 
-    @property
+    @cached_property
     def batched(self) -> bool:
         """Whether its first dimension counts rows."""
         return self.shape[:1] == ("batch",)
 
-    @property
+    @cached_property
     def free_dimensions(self) -> int:
         """How many dimensions of one row are not fixed."""
         return sum(isinstance(size, str) for size in self.row_shape)
@@ -220,12 +221,17 @@ class Manifest(Frozen):
     files: dict[FileName, Sha256]
     provenance: Provenance
 
-    @property
+    @cached_property
     def data_inputs(self) -> tuple[TensorSpec, ...]:
         """The inputs that callers send: all but the lengths, which the predictor fills in."""
         return tuple(tensor for tensor in self.inputs if tensor.lengths_of is None)
 
-    @property
+    @cached_property
+    def measured_inputs(self) -> frozenset[str]:
+        """The inputs whose rows may differ in length, because another input tells their lengths."""
+        return frozenset(tensor.lengths_of for tensor in self.inputs if tensor.lengths_of is not None)
+
+    @cached_property
     def batched(self) -> bool:
         """Whether the tensors hold one or more rows; otherwise each request runs alone, as it is."""
         return self.inputs[0].batched

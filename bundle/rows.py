@@ -195,7 +195,9 @@ def bucket_of(manifest: Manifest, row: Row) -> Hashable:
 
     Lengths in one bucket differ by a factor of at most the square root of two.
     """
-    measured = {tensor.lengths_of for tensor in manifest.inputs}
+    measured = manifest.measured_inputs
+    if not measured and len(row) == 1:  # the usual case, in short
+        return next(iter(row.values())).shape
     return tuple(_bucket_of(array.size) if name in measured else array.shape for name, array in row.items())
 
 
@@ -222,7 +224,7 @@ def check_alike(manifest: Manifest, rows: Sequence[Row]) -> None:
     if len(rows) == 1:
         return
     for tensor in manifest.data_inputs:
-        if tensor.free_dimensions and not _is_measured(manifest, tensor):
+        if tensor.free_dimensions and tensor.name not in manifest.measured_inputs:
             shapes = sorted({row[tensor.name].shape for row in rows})
             if len(shapes) > 1:
                 first, second = map(text_of, shapes[:2])
@@ -234,6 +236,8 @@ def check_alike(manifest: Manifest, rows: Sequence[Row]) -> None:
 
 def size_of(row: Row) -> int:
     """Return how many elements a row has."""
+    if len(row) == 1:
+        return next(iter(row.values())).size
     return sum(array.size for array in row.values())
 
 
@@ -250,11 +254,16 @@ def collate(manifest: Manifest, rows: Sequence[Row]) -> dict[str, Array]:
         if tensor.lengths_of is not None:
             axis = _free_axis(manifest, tensor.lengths_of)
             feeds[tensor.name] = np.array([row[tensor.lengths_of].shape[axis] for row in rows], np.int64)
-        elif tensor.free_dimensions == 0 or len(rows) == 1 or not _is_measured(manifest, tensor):
-            feeds[tensor.name] = np.stack([row[tensor.name] for row in rows])
+        elif tensor.free_dimensions == 0 or len(rows) == 1 or tensor.name not in manifest.measured_inputs:
+            feeds[tensor.name] = _stack([row[tensor.name] for row in rows])
         else:
             feeds[tensor.name] = _pad([row[tensor.name] for row in rows])
     return feeds
+
+
+def _stack(arrays: list[Array]) -> Array:
+    """As `np.stack`, in half its time."""
+    return np.concatenate([array[None] for array in arrays])
 
 
 def _pad(arrays: list[Array]) -> Array:
@@ -264,10 +273,6 @@ def _pad(arrays: list[Array]) -> Array:
         region = tuple(slice(size) for size in array.shape)
         padded[i][region] = array
     return padded
-
-
-def _is_measured(manifest: Manifest, tensor: TensorSpec) -> bool:
-    return any(other.lengths_of == tensor.name for other in manifest.inputs)
 
 
 def _free_axis(manifest: Manifest, name: str) -> int:

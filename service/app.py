@@ -74,7 +74,7 @@ def create_app(
     app.state.registry = registry
     app.state.control = chosen
     app.state.api_keys = api_keys
-    chosen.reports[REPORT] = partial(report, registry)
+    chosen.reports[REPORT] = partial(report, registry, metrics)
     monitoring.add_report(chosen, registry)
     app.state.statistics = partial(statistics, chosen, registry)
     app.state.metrics = metrics

@@ -1,10 +1,10 @@
 """The batcher: runs requests that arrive together as one batch, and hands each its own rows back.
 
-A batch is formed when a runner is free, from what has arrived by then; nothing waits for company. The
-queue item owns its future: a caller that goes away cancels it, and its rows are left out or their result is
+A batch is formed when a runner is free, from what has arrived by then; nothing waits for company. Each
+caller holds a ticket: when it goes away it cancels that, and its rows are left out or their result is
 dropped, whatever the other callers of the batch do.
 
-Rows of differing lengths wait in buckets of like lengths, so that little is padded: the oldest item says
+Rows of differing lengths wait in buckets of like lengths, so that little is padded: the oldest ticket says
 which bucket is next. A batch that is quick runs on the event loop itself, where that is the only runner:
 handing it to a thread and back would take longer than what it keeps others waiting.
 """
@@ -18,14 +18,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import Any, Generic, TypeVar
+from itertools import islice
+from typing import Generic, TypeVar
 
 from bundle.rows import Row, size_of
 from service.errors import QueueFullError
 from service.metrics import GATHER_S, Metrics
 from service.pool import RunPool
 from service.statistics import Total
+from service.ticket import Asked, Awaited, Parts, Tell, Ticket
 from service.turn import Together
 
 logger = logging.getLogger(__name__)
@@ -62,38 +63,6 @@ class Runner(Generic[Result]):
     bucket_of: Callable[[Row], Hashable] = _by_length
 
 
-class _Item(asyncio.Future[list[Result]]):
-    """Rows of one request that run together, at most one batch, and the future of their results.
-
-    Attributes:
-        size: elements of the largest row.
-        priority: the smaller goes first.
-        waiting: until a runner takes it, or its caller cancels it.
-    """
-
-    def __init__(
-        self,
-        rows: Sequence[Row],
-        when_dropped: Callable[[_Item[Result]], None],
-        loop: asyncio.AbstractEventLoop,
-        priority: int,
-    ) -> None:
-        super().__init__(loop=loop)
-        self.rows = rows
-        self.priority = priority
-        self.size = max(map(size_of, rows))
-        self.arrived_s = time.perf_counter()
-        self.waiting = True
-        self._when_dropped = when_dropped
-
-    def cancel(self, msg: Any | None = None) -> bool:
-        """Cancel it; when it waits, it makes room at once, and the runners pass it over."""
-        if self.waiting:
-            self.waiting = False
-            self._when_dropped(self)
-        return super().cancel(msg)
-
-
 class Batcher(Generic[Result]):
     """The queue of one model.
 
@@ -120,12 +89,11 @@ class Batcher(Generic[Result]):
         self._queued = queued or Total()
         self._pool = pool
         self._max_queue_size = max_queue_size
-        self._buckets: dict[Hashable, deque[_Item[Result]]] = {}
+        self._buckets: dict[Hashable, deque[Ticket[Result]]] = {}
         self._waiting_rows = 0
         self._running: set[asyncio.Task[None]] = set()
         self._stopped = False
         self._asks_for_slot = False
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = Together(self._serve)
         self._waits_s: list[float] = []
         self._runs_s: list[float] = []
@@ -142,14 +110,29 @@ class Batcher(Generic[Result]):
         self._queue_depth = metrics.queue_depth.labels(*labels)
 
     def submit(self, rows: Sequence[Row], priority: int = 0) -> asyncio.Future[list[Result]]:
+        """Run rows as `ask` does.
+
+        Returns:
+            A future of one result for each row, in the order given. Cancelling it drops the rows.
+
+        Raises:
+            QueueFullError: too many rows wait already.
+        """
+        awaited: Awaited[Result] = Awaited()
+        awaited.asked = self.ask(rows, awaited.take, priority)
+        return awaited
+
+    def ask(self, rows: Sequence[Row], tell: Tell[Result], priority: int = 0) -> Asked:
         """Run rows, split or together with others as it comes.
 
         Args:
             rows: validated, at least one.
+            tell: gets one result for each row, in the order given, once all of them are there. It is called
+                on the event loop, right after the run, and has to be quick.
             priority: 1 goes before all others that wait, 2 before those of 3; 0 is as 2.
 
         Returns:
-            A future of one result for each row, in the order given. Cancelling it drops the rows.
+            What drops the rows when it is cancelled.
 
         Raises:
             QueueFullError: too many rows wait already.
@@ -158,12 +141,9 @@ class Batcher(Generic[Result]):
             raise QueueFullError(f"{self._waiting_rows} rows are waiting for this model; try again later")
         size = self._runner.max_batch_size
         if len(rows) <= size:
-            return self._enqueue(rows, priority)
-        items = [self._enqueue(rows[start : start + size], priority) for start in range(0, len(rows), size)]
-        joined = asyncio.ensure_future(_join(items))
-        # When one part fails or the caller goes, maybe before that has begun, nobody wants the others.
-        joined.add_done_callback(lambda _: _cancel(items))
-        return joined
+            return self._enqueue(rows, tell, priority)
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        return Parts(parts, self._enqueue, tell, priority)
 
     async def stop(self) -> None:
         """Drop what waits and what runs. Call it when no request is left."""
@@ -172,26 +152,25 @@ class Batcher(Generic[Result]):
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         for bucket in self._buckets.values():
-            _cancel(bucket)
+            _drop(bucket)
 
     def retire(self) -> None:
         """Be forgotten by the metrics, because no more will come. What has come is run as ever."""
         self._count()
         self._metrics.gatherers.remove(self._count)
 
-    def _enqueue(self, rows: Sequence[Row], priority: int) -> _Item[Result]:
-        if self._loop is None:  # asking for it each time would cost a system call
-            self._loop = asyncio.get_running_loop()
-        item = _Item(rows, self._forget, self._loop, priority or _USUAL_PRIORITY)
-        bucket = (
-            item.priority,
-            self._runner.bucket_of(rows[0] if len(rows) == 1 else max(rows, key=size_of)),
-        )
-        self._buckets.setdefault(bucket, deque()).append(item)
+    def _enqueue(self, rows: Sequence[Row], tell: Tell[Result], priority: int) -> Ticket[Result]:
+        ticket = Ticket(rows, tell, self._forget, priority or _USUAL_PRIORITY)
+        largest = rows[0] if len(rows) == 1 else max(rows, key=size_of)
+        key = (ticket.priority, self._runner.bucket_of(largest))
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = deque()
+        bucket.append(ticket)
         self._waiting_rows += len(rows)
         self._turn.ask()
         self._later.ask()
-        return item
+        return ticket
 
     def _serve(self) -> None:
         """Start what can be started; called once a turn while something waits."""
@@ -215,8 +194,8 @@ class Batcher(Generic[Result]):
                 if self._waiting_rows:
                     self._turn.ask()
 
-    def _oldest_first(self) -> list[deque[_Item[Result]]]:
-        """The buckets in which something waits, by the priority and the arrival of their first item."""
+    def _oldest_first(self) -> list[deque[Ticket[Result]]]:
+        """The buckets in which something waits, by the priority and the arrival of their first ticket."""
         for key, bucket in list(self._buckets.items()):
             while bucket and not bucket[0].waiting:
                 bucket.popleft()
@@ -224,92 +203,92 @@ class Batcher(Generic[Result]):
                 del self._buckets[key]
         return sorted(self._buckets.values(), key=lambda bucket: (bucket[0].priority, bucket[0].arrived_s))
 
-    def _is_quick(self, bucket: deque[_Item[Result]]) -> bool:
+    def _is_quick(self, bucket: deque[Ticket[Result]]) -> bool:
         """Whether the next batch may run on the event loop."""
         if self._pool.threads > 1:
             return False  # there, batches run beside one another
-        waiting = [item for item in islice(bucket, self._runner.max_batch_size) if item.waiting]
-        rows = min(sum(len(item.rows) for item in waiting), self._runner.max_batch_size)
-        elements = rows * max(item.size for item in waiting)
+        waiting = [ticket for ticket in islice(bucket, self._runner.max_batch_size) if ticket.waiting]
+        rows = min(sum(len(ticket.rows) for ticket in waiting), self._runner.max_batch_size)
+        elements = rows * max(ticket.size for ticket in waiting)
         return elements * self._runner.seconds_per_element <= _LONGEST_INLINE_S
 
-    def _take_batch(self, bucket: deque[_Item[Result]]) -> list[_Item[Result]]:
+    def _take_batch(self, bucket: deque[Ticket[Result]]) -> list[Ticket[Result]]:
         """Take what has arrived, first come first served, as far as it fits into one batch."""
-        batch: list[_Item[Result]] = []
+        batch: list[Ticket[Result]] = []
         size = 0
         while bucket:
-            item = bucket[0]
-            if item.waiting:  # else it was dropped
-                size += len(item.rows)
+            ticket = bucket[0]
+            if ticket.waiting:  # else it was dropped
+                size += len(ticket.rows)
                 if size > self._runner.max_batch_size:
                     break
-                item.waiting = False
-                self._waiting_rows -= len(item.rows)
-                batch.append(item)
+                ticket.waiting = False
+                self._waiting_rows -= len(ticket.rows)
+                batch.append(ticket)
             bucket.popleft()
         now_s = time.perf_counter()
-        self._waits_s += [now_s - item.arrived_s for item in batch]
+        self._waits_s += [now_s - ticket.arrived_s for ticket in batch]
         self._later.ask()
         return batch
 
-    def _run_here(self, batch: list[_Item[Result]]) -> None:
+    def _run_here(self, batch: list[Ticket[Result]]) -> None:
         started_s = time.perf_counter()
         try:
             results = self._runner.run(_rows_of(batch))
         except Exception as error:  # noqa: BLE001 - the runtime's exceptions have no common base
-            for item in self._blame(batch, error):
-                self._run_here([item])
+            for ticket in self._blame(batch, error):
+                self._run_here([ticket])
         else:
             self._deliver(batch, results, time.perf_counter() - started_s)
 
-    async def _run_in_slot(self, batch: list[_Item[Result]]) -> None:
+    async def _run_in_slot(self, batch: list[Ticket[Result]]) -> None:
         try:
             await self._run_in_thread(batch)
         finally:
             self._pool.give_back_slot()
-            _cancel(batch)  # when this is stopped, nobody else would answer them
+            _drop(batch)  # when this is stopped, nobody else would answer them
 
-    async def _run_in_thread(self, batch: list[_Item[Result]]) -> None:
+    async def _run_in_thread(self, batch: list[Ticket[Result]]) -> None:
         started_s = time.perf_counter()
         loop = asyncio.get_running_loop()
         try:
             results = await loop.run_in_executor(self._pool.executor, self._runner.run, _rows_of(batch))
         except Exception as error:  # noqa: BLE001 - as above
-            for item in self._blame(batch, error):
-                if not item.done():  # its caller may go while the others run
-                    await self._run_in_thread([item])
+            for ticket in self._blame(batch, error):
+                if not ticket.done:  # its caller may go while the others run
+                    await self._run_in_thread([ticket])
         else:
             self._deliver(batch, results, time.perf_counter() - started_s)
 
-    def _blame(self, batch: list[_Item[Result]], error: Exception) -> list[_Item[Result]]:
+    def _blame(self, batch: list[Ticket[Result]], error: Exception) -> list[Ticket[Result]]:
         """Fail the only request of a batch; of several, return those to run alone, so that one fails."""
-        self._sizes.append(sum(len(item.rows) for item in batch))
-        waited_for = [item for item in batch if not item.done()]
+        self._sizes.append(sum(len(ticket.rows) for ticket in batch))
+        waited_for = [ticket for ticket in batch if not ticket.done]
         if len(batch) > 1:
             logger.warning("a batch of %d requests failed (%s); running each alone", len(batch), error)
             return waited_for
-        for item in waited_for:
-            item.set_exception(error)
+        for ticket in waited_for:
+            ticket.tell(error)
         return []
 
-    def _deliver(self, batch: list[_Item[Result]], results: list[Result], seconds: float) -> None:
-        """Give every item the results of its rows."""
+    def _deliver(self, batch: list[Ticket[Result]], results: list[Result], seconds: float) -> None:
+        """Give every caller the results of its rows."""
         self._runs_s.append(seconds)
         self._later.ask()
         self._sizes.append(len(results))
         start = 0
-        for item in batch:
-            end = start + len(item.rows)
-            if not item.done():  # else its caller has gone
-                item.set_result(results[start:end])
-                self._delivered_rows += len(item.rows)
+        for ticket in batch:
+            end = start + len(ticket.rows)
+            if not ticket.done:  # else its caller has gone
+                self._delivered_rows += len(ticket.rows)
+                ticket.tell(results[start:end])
             start = end
         if self._delivered is not None:
             self._delivered(_rows_of(batch), results)
 
-    def _forget(self, item: _Item[Result]) -> None:
-        """Note that an item that waited is not wanted any more."""
-        self._waiting_rows -= len(item.rows)
+    def _forget(self, ticket: Ticket[Result]) -> None:
+        """Note that a ticket that waited is not wanted any more."""
+        self._waiting_rows -= len(ticket.rows)
         self._later.ask()
 
     def _count(self) -> None:
@@ -323,15 +302,11 @@ class Batcher(Generic[Result]):
         self._waits_s, self._runs_s, self._sizes, self._delivered_rows = [], [], [], 0
 
 
-async def _join(items: Sequence[_Item[Result]]) -> list[Result]:
-    """Wait for all parts of one request."""
-    return list(chain.from_iterable(await asyncio.gather(*items)))
+def _drop(tickets: Iterable[Ticket[Result]]) -> None:
+    """Tell the callers that wait that nobody will answer them."""
+    for ticket in tickets:
+        ticket.tell(asyncio.CancelledError())
 
 
-def _cancel(items: Iterable[_Item[Result]]) -> None:
-    for item in items:
-        item.cancel()
-
-
-def _rows_of(batch: Sequence[_Item[Result]]) -> list[Row]:
-    return [row for item in batch for row in item.rows]
+def _rows_of(batch: Sequence[Ticket[Result]]) -> list[Row]:
+    return [row for ticket in batch for row in ticket.rows]

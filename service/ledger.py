@@ -8,6 +8,7 @@ from collections import defaultdict
 from service.access_log import AccessLog
 from service.metrics import GATHER_S, Metrics
 from service.record import Record
+from service.statistics import Statistics
 from service.tracing import Tracing
 from service.turn import Together
 
@@ -45,8 +46,6 @@ class Ledger:
         """Note that a request that has begun is answered."""
         self._in_flight -= 1
         record.seconds = time.perf_counter() - record.began_s
-        if record.statistics is not None:
-            record.statistics.finish(record.seconds, ok=record.status == 200)
         if self._tracing is not None and record.trace is not None:
             self._tracing.finish(record, record.trace)
         self._finished.append(record)
@@ -56,15 +55,13 @@ class Ledger:
         """Count and log what was noted; it happens by itself soon after."""
         finished, self._finished = self._finished, []
         self._metrics.in_flight.set(self._in_flight)
-        times: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-        statuses: dict[tuple[str, str, str, str], int] = defaultdict(int)
-        for record in finished:
-            labels = (record.model, record.version, record.route)
-            times[labels].append(record.seconds)
-            statuses[*labels, str(record.status)] += 1
-        for labels, seconds in times.items():
-            self._metrics.request_seconds.labels(*labels).observe_all(seconds)
-        for status_labels, answers in statuses.items():
-            self._metrics.requests.labels(*status_labels).inc(answers)
+        alike: dict[tuple[str, str, str, int, Statistics | None], list[float]] = defaultdict(list)
+        for each in finished:
+            alike[each.model, each.version, each.route, each.status, each.statistics].append(each.seconds)
+        for (model, version, route, status, statistics), seconds in alike.items():
+            self._metrics.request_seconds.labels(model, version, route).observe_all(seconds)
+            self._metrics.requests.labels(model, version, route, str(status)).inc(len(seconds))
+            if statistics is not None:
+                statistics.finish(seconds, ok=status == 200)
         if finished:
             self._log.write(finished)

@@ -26,7 +26,7 @@ def new_request_id() -> str:
 
 def choose_id(sent: str) -> str:
     """Return the id that a caller sent, or a new one where it could not stand in a log."""
-    return sent if _SANE_ID.fullmatch(sent) else new_request_id()
+    return sent if sent and _SANE_ID.fullmatch(sent) else new_request_id()
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from bundle.answer import Answer
@@ -42,12 +43,12 @@ class Served:
     statistics: Statistics = field(default_factory=Statistics)
     monitored: Monitored | None = None
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The model's name."""
         return self.predictor.bundle.manifest.name
 
-    @property
+    @cached_property
     def version(self) -> str:
         """The version, which is a string everywhere on the wire."""
         return str(self.predictor.bundle.manifest.version)

@@ -18,7 +18,8 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from service.api.lane import Lane, LaneProtocol
+from service.api.lane import Lane
+from service.api.protocol import LaneProtocol
 from service.app import create_app
 from service.commands import Link
 from service.control import Control

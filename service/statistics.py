@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -54,10 +55,10 @@ class Statistics:
         self.batches: defaultdict[int, _Batches] = defaultdict(_Batches)
         self._lock = Lock()
 
-    def finish(self, seconds: float, *, ok: bool) -> None:
-        """Note that a request was answered, or refused for whatever reason."""
+    def finish(self, seconds: Sequence[float], *, ok: bool) -> None:
+        """Note that requests were answered, or refused for whatever reason, and how long each took."""
         with self._lock:
-            (self.answered if ok else self.failed).add(seconds)
+            (self.answered if ok else self.failed).add(sum(seconds), len(seconds))
             self.last_s = time.time()
 
     def ran(self, rows: int, run: Run) -> None:

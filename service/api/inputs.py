@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from typing import NamedTuple
 
 from bundle.decoding import Limits
 from bundle.errors import InputError
 from bundle.manifest import Manifest
 from bundle.rows import Row, check_alike, row_from_media, rows_from_bytes
+from service.api.calls import Sent
 from service.api.forms import MULTIPART, read_files
 from service.api.instances import Asked, read_json
 from service.errors import DeadlineError, UnsupportedMediaError
@@ -29,25 +29,6 @@ MEDIA_TYPES: dict[str, tuple[str, ...]] = {
     "text": ("text/plain",),
     "tensor": (),
 }
-
-
-class Inputs(NamedTuple):
-    """A request's body and all that says how to read it.
-
-    Attributes:
-        media_type: lower case, without parameters; empty where the request names none.
-        shape: of an octet-stream tensor, with the batch dimension, or None.
-        invert: swap dark and light of images.
-        expires_s: `time.monotonic()` after which nobody waits for the result.
-        boundary: what separates the parts of a form.
-    """
-
-    body: bytes
-    media_type: str
-    shape: tuple[int, ...] | None
-    invert: bool
-    expires_s: float
-    boundary: bytes = b""
 
 
 def media_type_of(content_type: str) -> str:
@@ -70,17 +51,20 @@ def check_media_type(manifest: Manifest, media_type: str) -> None:
         raise UnsupportedMediaError(f"{manifest.name} does not take {named}; it takes {', '.join(accepted)}")
 
 
-def read_asked(manifest: Manifest, inputs: Inputs, limits: Limits) -> Asked:
+def read_asked(manifest: Manifest, sent: Sent, limits: Limits, *, invert: bool = False) -> Asked:
     """Parse, decode and validate a body of an accepted media type.
+
+    Args:
+        invert: swap dark and light of images.
 
     Raises:
         InputError: anything in it is not usable.
         DeadlineError: it took longer than the caller waits.
     """
-    invert, expires_s = inputs.invert, inputs.expires_s
-    if inputs.media_type == JSON:
-        return read_json(inputs.body, manifest, limits, invert=invert, expires_s=expires_s)
-    if inputs.media_type == OCTETS:
+    media_type = sent.media_type
+    if media_type == JSON:
+        return read_json(sent.body, manifest, limits, invert=invert, expires_s=sent.expires_s)
+    if media_type == OCTETS:
         if invert:
             raise InputError("invert is for images that are sent as media, not for tensors")
         if not manifest.batched:
@@ -88,28 +72,28 @@ def read_asked(manifest: Manifest, inputs: Inputs, limits: Limits) -> Asked:
                 f"{manifest.name} takes no rows as bytes, because its tensors have no batch dimension: "
                 'send them as "inputs" in JSON, or through /v2'
             )
-        return Asked(rows_from_bytes(manifest, inputs.body, inputs.shape, limits))
-    if inputs.media_type == MULTIPART:
-        return Asked(_read_form(manifest, inputs, limits))
-    return Asked([row_from_media(manifest, inputs.body, limits, invert=invert)])
+        return Asked(rows_from_bytes(manifest, sent.body, sent.shape, limits))
+    if media_type == MULTIPART:
+        return Asked(_read_form(manifest, sent, limits, invert=invert))
+    return Asked([row_from_media(manifest, sent.body, limits, invert=invert)])
 
 
-def is_quick(inputs: Inputs) -> bool:
+def is_quick(sent: Sent) -> bool:
     """Whether a body is so small that reading its rows may keep the event loop busy.
 
     Images decode to far more than their size, and only the header of a PNG tells by how much without a
     decoder. In JSON they are objects with the member "b64", which cannot hide where nothing is escaped.
     """
-    if len(inputs.body) > INLINE_BYTES:
+    body, media_type = sent.body, sent.media_type
+    if len(body) > INLINE_BYTES:
         return False
-    if inputs.media_type == "image/png":
-        return 0 < _png_values(inputs.body) <= _INLINE_VALUES
-    if inputs.media_type in MEDIA_TYPES["audio"]:
-        return len(inputs.body) <= _INLINE_SOUND_BYTES
-    if inputs.media_type == JSON:
-        body = inputs.body
+    if media_type == OCTETS:
+        return True
+    if media_type == JSON:
         return body.count(b'"') == 2 or (b"b64" not in body and b"\\" not in body)
-    return inputs.media_type == OCTETS
+    if media_type == "image/png":
+        return 0 < _png_values(body) <= _INLINE_VALUES
+    return media_type in MEDIA_TYPES["audio"] and len(body) <= _INLINE_SOUND_BYTES
 
 
 @lru_cache(maxsize=1024)
@@ -131,13 +115,13 @@ def parse_shape(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(part) for part in parts)
 
 
-def _read_form(manifest: Manifest, inputs: Inputs, limits: Limits) -> list[Row]:
+def _read_form(manifest: Manifest, sent: Sent, limits: Limits, *, invert: bool) -> list[Row]:
     rows = []
-    for i, media in enumerate(read_files(inputs.body, inputs.boundary, limits.max_rows)):
-        if time.monotonic() > inputs.expires_s:
+    for i, media in enumerate(read_files(sent.body, sent.boundary, limits.max_rows)):
+        if time.monotonic() > sent.expires_s:
             raise DeadlineError("the files could not be decoded in time")
         try:
-            rows.append(row_from_media(manifest, media, limits, invert=inputs.invert))
+            rows.append(row_from_media(manifest, media, limits, invert=invert))
         except InputError as error:
             raise InputError(f"file {i}: {error}") from error
     check_alike(manifest, rows)

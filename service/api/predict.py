@@ -20,7 +20,7 @@ from service.api import paths  # noqa: F401 - the routes below use its convertor
 from service.api.answering import answer
 from service.api.calls import Question, Reply, Sent
 from service.api.confidence import Policy, Scope, check_policy, render_confidence
-from service.api.inputs import JSON, Inputs, check_media_type, is_quick, read_asked
+from service.api.inputs import JSON, check_media_type, is_quick, read_asked
 from service.api.instances import RAW_SIGNATURE, Asked
 from service.api.outputs import render_predictions
 from service.api.problems import refuse
@@ -73,13 +73,13 @@ class Predict:
 
     def is_quick(self, sent: Sent) -> bool:
         """Whether the body is small and not of a kind that decodes to much more."""
-        return is_quick(self._inputs(sent))
+        return is_quick(sent)
 
     def read(self, served: Served, sent: Sent, limits: Limits) -> Question:
         """Turn instances, tensors or media into rows."""
         predictor = served.predictor
         manifest = predictor.bundle.manifest
-        asked = read_asked(manifest, self._inputs(sent), limits)
+        asked = read_asked(manifest, sent, limits, invert=self.parameters.invert)
         self._check(predictor, asked)
 
         def reply(answers: list[Answer]) -> Reply:
@@ -91,10 +91,6 @@ class Predict:
     def refuse(self, error: Exception) -> Response:
         """Return a problem."""
         return refuse(error)
-
-    def _inputs(self, sent: Sent) -> Inputs:
-        invert = self.parameters.invert
-        return Inputs(sent.body, sent.media_type, sent.shape, invert, sent.expires_s, sent.boundary)
 
     def _check(self, predictor: Predictor, asked: Asked) -> None:
         """Refuse what is well-formed but cannot be answered: nothing here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.control import Control
+from service.metrics import Metrics
 from service.registry import Registry
 from service.statistics import add_up
 
@@ -12,8 +13,13 @@ from service.statistics import add_up
 REPORT = "statistics"
 
 
-def report(registry: Registry) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return name -> version -> what this process has counted."""
+def report(registry: Registry, metrics: Metrics) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return name -> version -> what this process has counted.
+
+    Args:
+        metrics: of this process; what was gathered for them by now is counted first.
+    """
+    metrics.gather()
     return {
         name: {version: served.statistics.render() for version, served in model.versions.items()}
         for name, model in registry.models().items()

@@ -257,3 +257,16 @@ def test_a_damaged_manifest_is_understood_or_refused_in_one_line(
     except ManifestError as error:
         lines = str(error).splitlines()
         assert len(lines) == 1
+
+
+def test_a_copy_with_other_inputs_does_not_keep_what_was_derived_from_the_old_ones(
+    write: Write, image_text: str
+) -> None:
+    tiny = read(write(image_text))
+    (pixels,) = tiny.data_inputs
+    assert pixels.row_shape == pixels.shape[1:]
+    other = pixels.model_copy(update={"shape": ("batch", 5, "width")})
+    assert (other.row_shape, other.free_dimensions) == ((5, "width"), 1)
+    copy = tiny.model_copy(update={"inputs": (other,)})
+    assert copy.data_inputs == (other,)
+    assert tiny.data_inputs == (pixels,)

@@ -123,6 +123,49 @@ async def test_a_request_larger_than_a_batch_is_split_and_comes_back_in_order() 
         assert harness.echo.runs == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
+async def test_a_caller_that_cannot_be_told_harms_no_other_of_its_batch(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running() as harness:
+        busy = await harness.hold()
+        told: list[object] = []
+
+        def broken(outcome: object) -> None:
+            told.append(outcome)
+            raise ValueError("broken")
+
+        harness.batcher.ask(rows([1]), broken)
+        other = harness.submit(2)
+        harness.echo.gate.set()
+        assert await other == echoed(2)
+        assert told == [echoed(1)]
+        assert "could not be told" in caplog.text
+        await busy
+
+
+async def test_who_asks_is_told_once_and_after_cancelling_never() -> None:
+    async with running(batch=2) as harness:
+        busy = await harness.hold()
+        told: dict[str, list[object]] = {"waits": [], "gone": [], "large": [], "large and gone": []}
+        harness.batcher.ask(rows([1]), told["waits"].append)
+        gone = harness.batcher.ask(rows([2]), told["gone"].append)
+        harness.batcher.ask(rows([3, 4, 5]), told["large"].append)
+        large = harness.batcher.ask(rows([6, 7, 8]), told["large and gone"].append)
+        for asked in (gone, large, gone):
+            asked.cancel()
+        harness.echo.gate.set()
+        await busy
+        await until(lambda: bool(told["large"]))
+        assert await harness.submit(9) == echoed(9)
+        assert told == {
+            "waits": [echoed(1)],
+            "gone": [],
+            "large": [echoed(3, 4, 5)],
+            "large and gone": [],
+        }
+        assert not {2, 6, 7, 8} & {value for run in harness.echo.runs for value in run}
+
+
 async def test_as_many_batches_run_at_the_same_time_as_there_are_runners() -> None:
     async with running(batch=1, runners=2) as harness:
         callers = [harness.submit(value) for value in range(3)]

@@ -19,8 +19,8 @@ def counted(*runs: tuple[int, float, float]) -> dict[str, Any]:
     statistics = Statistics()
     for rows, collate_s, run_s in runs:
         statistics.ran(rows, run(collate_s, run_s))
-    statistics.finish(0.5, ok=True)
-    statistics.finish(0.25, ok=False)
+    statistics.finish([0.5], ok=True)
+    statistics.finish([0.25], ok=False)
     return statistics.render()
 
 

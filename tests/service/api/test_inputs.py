@@ -16,7 +16,8 @@ from bundle.decoding import Limits
 from bundle.errors import InputError
 from bundle.manifest import Manifest
 from bundle.repository import read_bundle
-from service.api.inputs import Inputs, check_media_type, is_quick, parse_shape, read_asked
+from service.api.calls import Sent
+from service.api.inputs import check_media_type, is_quick, parse_shape, read_asked
 from service.errors import DeadlineError, UnsupportedMediaError
 from tests.service.calls import b64, instances, pixels, png, sound, wav
 
@@ -43,9 +44,10 @@ def read(
     waits_s: float = 60,
     max_rows: int = 20,
 ) -> list[np.ndarray]:
-    inputs = Inputs(body, media_type, shape, invert, time.monotonic() + waits_s)
+    sent = Sent(body, media_type, shape, None, time.monotonic() + waits_s)
     (name,) = (tensor.name for tensor in manifest.data_inputs)
-    return [row[name] for row in read_asked(manifest, inputs, replace(LIMITS, max_rows=max_rows)).rows]
+    limits = replace(LIMITS, max_rows=max_rows)
+    return [row[name] for row in read_asked(manifest, sent, limits, invert=invert).rows]
 
 
 @given(images=arrays.arrays(np.uint8, st.tuples(st.integers(1, 20), st.just(4), st.just(4))))
@@ -278,7 +280,7 @@ LARGE_TEXT = zlib.compress(bytes(900_000), 9)
     ],
 )
 def test_only_what_is_read_in_a_moment_is_quick(body: bytes, media_type: str, expected: bool) -> None:
-    assert is_quick(Inputs(body, media_type, None, False, math.inf)) == expected
+    assert is_quick(Sent(body, media_type, None, None, math.inf)) == expected
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 import service.api.lane as module
 import service.server
 from service.api import predict
-from service.api.lane import Lane, LaneProtocol
+from service.api.lane import Lane
 from service.api.predict import Predict
+from service.api.protocol import LaneProtocol
 from tests import tiny
 from tests.conftest import running_app
 from tests.service.calls import (
@@ -66,7 +67,7 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return watch
 
     for kind, name, way in (
-        (module._Call, "__init__", "lane"),
+        (module.LaneCall, "__init__", "lane"),
         (HttpToolsProtocol, "on_headers_complete", "usual"),
     ):
         monkeypatch.setattr(kind, name, watched(getattr(kind, name), way))
@@ -613,6 +614,21 @@ async def test_a_connection_is_closed_when_nothing_happens_on_it(repository: Pat
         wire.send(GOOD)
         assert_answers(await wire.read())
         assert await wire.rest() == b""
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("request_", [GOOD, HEALTH], ids=["lane", "usual"])
+async def test_a_connection_that_is_used_again_and_again_is_kept_and_then_closed(
+    repository: Path, request_: bytes
+) -> None:
+    async with connected(repository) as (_, wire):
+        for _ in range(8):
+            wire.send(request_)
+            assert (await wire.read()).status == 200
+            await asyncio.sleep(0.05)
+        began_s = time.monotonic()
+        assert await wire.rest() == b""
+        assert time.monotonic() - began_s < 0.5
 
 
 @pytest.mark.usefixtures("hasty")
