@@ -18,7 +18,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Generic, TypeVar
 
 from bundle.rows import Row, size_of
@@ -53,6 +52,7 @@ class Runner(Generic[Result]):
         seconds_per_element: of one run on this machine, for each element of the padded batch; with it the
             length of a run is foretold. Infinite where it is not known.
         bucket_of: what rows must have in common to run together.
+        max_elements: most elements of the padded batch in one run, unless one row alone has more.
     """
 
     name: str
@@ -61,6 +61,19 @@ class Runner(Generic[Result]):
     max_batch_size: int
     seconds_per_element: float = float("inf")
     bucket_of: Callable[[Row], Hashable] = _by_length
+    max_elements: float = math.inf
+
+    def fits(self, rows: int, largest: int) -> bool:
+        """Whether so many rows, the largest of so many elements, may run together."""
+        return rows <= self.max_batch_size and (rows == 1 or rows * largest <= self.max_elements)
+
+    def split(self, rows: Sequence[Row]) -> list[Sequence[Row]]:
+        """Return the rows in parts that fit."""
+        largest = max(map(size_of, rows))
+        if self.fits(len(rows), largest):
+            return [rows]
+        size = int(max(1, min(self.max_batch_size, self.max_elements // max(1, largest))))
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 class Batcher(Generic[Result]):
@@ -139,10 +152,8 @@ class Batcher(Generic[Result]):
         """
         if self._waiting_rows and self._waiting_rows + len(rows) > self._max_queue_size:
             raise QueueFullError(f"{self._waiting_rows} rows are waiting for this model; try again later")
-        size = self._runner.max_batch_size
-        if len(rows) <= size:
+        if len(rows) == 1 or len(parts := self._runner.split(rows)) == 1:
             return self._enqueue(rows, tell, priority)
-        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
         return Parts(parts, self._enqueue, tell, priority)
 
     async def stop(self) -> None:
@@ -207,24 +218,29 @@ class Batcher(Generic[Result]):
         """Whether the next batch may run on the event loop."""
         if self._pool.threads > 1:
             return False  # there, batches run beside one another
-        waiting = [ticket for ticket in islice(bucket, self._runner.max_batch_size) if ticket.waiting]
-        rows = min(sum(len(ticket.rows) for ticket in waiting), self._runner.max_batch_size)
-        elements = rows * max(ticket.size for ticket in waiting)
+        batch = self._next_batch(bucket)
+        elements = sum([len(ticket.rows) for ticket in batch]) * max([ticket.size for ticket in batch])
         return elements * self._runner.seconds_per_element <= _LONGEST_INLINE_S
 
-    def _take_batch(self, bucket: deque[Ticket[Result]]) -> list[Ticket[Result]]:
-        """Take what has arrived, first come first served, as far as it fits into one batch."""
+    def _next_batch(self, bucket: deque[Ticket[Result]]) -> list[Ticket[Result]]:
+        """What has arrived, first come first served, as far as it fits into one batch."""
         batch: list[Ticket[Result]] = []
-        size = 0
-        while bucket:
-            ticket = bucket[0]
+        rows = largest = 0
+        for ticket in bucket:
             if ticket.waiting:  # else it was dropped
-                size += len(ticket.rows)
-                if size > self._runner.max_batch_size:
+                rows, largest = rows + len(ticket.rows), max(largest, ticket.size)
+                if batch and not self._runner.fits(rows, largest):
                     break
-                ticket.waiting = False
-                self._waiting_rows -= len(ticket.rows)
                 batch.append(ticket)
+        return batch
+
+    def _take_batch(self, bucket: deque[Ticket[Result]]) -> list[Ticket[Result]]:
+        """Take the next batch out of a bucket."""
+        batch = self._next_batch(bucket)
+        for ticket in batch:
+            ticket.waiting = False
+            self._waiting_rows -= len(ticket.rows)
+        while bucket and not bucket[0].waiting:
             bucket.popleft()
         now_s = time.perf_counter()
         self._waits_s += [now_s - ticket.arrived_s for ticket in batch]

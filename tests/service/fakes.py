@@ -38,8 +38,12 @@ class Echo:
         threads: the name of the thread of each run.
     """
 
-    def __init__(self, max_batch_size: int, seconds_per_element: float = math.inf) -> None:
-        self.runner = Runner("echo", "1", self.run, max_batch_size, seconds_per_element)
+    def __init__(
+        self, max_batch_size: int, seconds_per_element: float = math.inf, max_elements: float = math.inf
+    ) -> None:
+        self.runner = Runner(
+            "echo", "1", self.run, max_batch_size, seconds_per_element, max_elements=max_elements
+        )
         self.gate = threading.Event()
         self.gates: dict[tuple[float, ...], threading.Event] = {}
         self.runs: list[list[float]] = []

@@ -25,8 +25,15 @@ pytestmark = pytest.mark.anyio
 class Harness:
     """A batcher in front of an echo, and what its metrics say."""
 
-    def __init__(self, pool: RunPool, batch: int, queue: int, seconds_per_element: float = math.inf) -> None:
-        self.echo = Echo(batch, seconds_per_element)
+    def __init__(
+        self,
+        pool: RunPool,
+        batch: int,
+        queue: int,
+        seconds_per_element: float = math.inf,
+        elements: float = math.inf,
+    ) -> None:
+        self.echo = Echo(batch, seconds_per_element, elements)
         self.metrics = Metrics()
         self.batcher = Batcher(self.echo.runner, pool, queue, self.metrics)
 
@@ -47,11 +54,15 @@ class Harness:
 
 @asynccontextmanager
 async def running(
-    batch: int = 4, queue: int = 100, runners: int = 1, seconds_per_element: float = math.inf
+    batch: int = 4,
+    queue: int = 100,
+    runners: int = 1,
+    seconds_per_element: float = math.inf,
+    elements: float = math.inf,
 ) -> AsyncIterator[Harness]:
     pool = RunPool(runners)
     with pool.executor:
-        harness = Harness(pool, batch, queue, seconds_per_element)
+        harness = Harness(pool, batch, queue, seconds_per_element, elements)
         try:
             async with asyncio.timeout(LIMIT_S):
                 yield harness
@@ -587,6 +598,18 @@ async def test_the_longest_row_of_a_request_says_where_it_waits() -> None:
         await busy
 
 
+async def test_of_long_rows_fewer_run_together_and_one_that_is_too_long_runs_alone() -> None:
+    async with running(batch=4, elements=100) as harness:
+        busy = await harness.hold()
+        callers = [harness.submit(value, length=40) for value in (1, 2, 3)]
+        callers += [harness.submit(4, 5, 6, length=50), harness.submit(7, 8, length=300)]
+        callers += [harness.submit(value, length=25) for value in range(9, 14)]
+        harness.echo.gate.set()
+        await asyncio.gather(busy, *callers)
+        runs = sorted(harness.echo.runs[1:])
+        assert runs == [[1, 2], [3], [4, 5], [6], [7], [8], [9, 10, 11, 12], [13]]
+
+
 async def test_a_bucket_in_which_nothing_waits_any_more_is_forgotten() -> None:
     async with running_inline() as harness:
         for length in range(1, 60):
@@ -612,6 +635,7 @@ CALLERS = st.lists(st.tuples(SIZES, SELDOM, SELDOM, LENGTHS), min_size=2, max_si
     runners=st.integers(1, 3),
     held=st.booleans(),
     longest=st.sampled_from([None, 1, 60, 100_000]),
+    elements=st.sampled_from([math.inf, math.inf, 1, 30, 100]),
     turns=st.integers(0, 3),
 )
 def test_every_caller_gets_its_own_rows_whatever_the_order_sizes_failures_and_cancellations(
@@ -620,13 +644,14 @@ def test_every_caller_gets_its_own_rows_whatever_the_order_sizes_failures_and_ca
     runners: int,
     held: bool,
     longest: int | None,
+    elements: float,
     turns: int,
 ) -> None:
     """In threads alone, on the event loop alone, and where it depends on the batch."""
 
     async def scenario() -> None:
         seconds_per_element = 0.005 / longest if longest else math.inf
-        async with running(batch, 1000, runners, seconds_per_element) as harness:
+        async with running(batch, 1000, runners, seconds_per_element, elements) as harness:
             wanted: list[list[float]] = []
             for number, (size, _, guilty, _) in enumerate(callers):
                 values = [number * 20 + n + 1.0 for n in range(size)]
@@ -656,12 +681,13 @@ def test_every_caller_gets_its_own_rows_whatever_the_order_sizes_failures_and_ca
             assert max(map(len, harness.echo.runs)) <= batch
             for lengths in harness.echo.lengths:
                 assert max(lengths) <= min(lengths) * math.sqrt(2) + 1e-9
+                assert len(lengths) == 1 or len(lengths) * max(lengths) <= elements
             ran_here = [name == threading.current_thread().name for name in harness.echo.threads]
             if longest is None or runners > 1:
                 assert not any(ran_here)
             else:
-                elements = [len(lengths) * max(lengths) for lengths in harness.echo.lengths]
-                for count, here in zip(elements, ran_here, strict=True):
+                counts = [len(lengths) * max(lengths) for lengths in harness.echo.lengths]
+                for count, here in zip(counts, ran_here, strict=True):
                     assert here or count > longest or any(guilty for _, _, guilty, _ in callers)
 
     asyncio.run(scenario())
