@@ -1,4 +1,4 @@
-"""How many CPUs this process may really use, in a container too.
+"""How many CPUs this process may really use, in a container too, and that numpy shall use but one.
 
 `os.cpu_count` counts the host's. A container is held to fewer by affinity (cpusets) or by a quota of its
 cgroup, and threads beyond that are throttled.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+
+from threadpoolctl import threadpool_limits
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -21,6 +23,15 @@ def allowed_cpus(cgroup: Path = CGROUP) -> int:
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(affinity, _quota(cgroup))))
+
+
+def use_one_blas_thread() -> None:
+    """Have numpy's linear algebra run in the thread that asks for it, whatever the size.
+
+    Its own threads wait for one another by spinning. Where each CPU has a process that serves, a product of
+    matrices that takes a millisecond kept the event loop for fifty.
+    """
+    threadpool_limits(1, user_api="blas")
 
 
 def _quota(cgroup: Path) -> float:

@@ -23,6 +23,7 @@ from service.api.protocol import LaneProtocol
 from service.app import create_app
 from service.commands import Link
 from service.control import Control
+from service.cpus import use_one_blas_thread
 from service.handover import Intake
 from service.lifecycle import Lifecycle
 from service.memory import use_one_arena
@@ -221,6 +222,7 @@ def run_worker(
         BundleError: a bundle cannot be served; never with a `standing`.
     """
     use_one_arena()
+    use_one_blas_thread()
     metrics = Metrics()
     registry = open_registry(settings, metrics)
     lifecycle = Lifecycle(settings, registry, metrics)
