@@ -76,11 +76,18 @@ def test_the_usual_mount_point_is_looked_at(tmp_path: Path) -> None:
 
 
 def test_linear_algebra_runs_in_one_thread_however_many_there_could_be() -> None:
-    look = (
-        "import numpy; from threadpoolctl import threadpool_info; from service.cpus import use_one_blas_thread\n"
-        "def threads(): return {each['num_threads'] for each in threadpool_info() if each['user_api'] == 'blas'}\n"
-        "before = threads(); use_one_blas_thread(); print(before, threads())"
-    )
+    look = """
+import numpy
+from threadpoolctl import threadpool_info
+from service.cpus import use_one_blas_thread
+
+def threads():
+    return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
+
+before = threads()
+use_one_blas_thread()
+print(before, threads())
+"""
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2"}
     run = subprocess.run([sys.executable, "-c", look], env=environment, capture_output=True, text=True)
     assert (run.stdout.strip(), run.stderr) == ("{2} {1}", "")
