@@ -55,9 +55,9 @@ def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[n
     no exponential overflows.
     """
     values = np.asarray(logits, dtype=np.float64) / temperature
-    values -= values.max(axis=-1, keepdims=True)
+    values -= np.maximum.reduce(values, axis=-1, keepdims=True)
     np.exp(values, out=values)
-    values /= values.sum(axis=-1, keepdims=True)
+    values /= np.add.reduce(values, axis=-1, keepdims=True)
     return values
 
 
