@@ -253,7 +253,8 @@ class Batcher(Generic[Result]):
             results = self._runner.run(_rows_of(batch))
         except Exception as error:  # noqa: BLE001 - the runtime's exceptions have no common base
             for ticket in self._blame(batch, error):
-                self._run_here([ticket])
+                if not ticket.done:  # the failure of one may end the waiting for another
+                    self._run_here([ticket])
         else:
             self._deliver(batch, results, time.perf_counter() - started_s)
 
